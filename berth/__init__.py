@@ -1,0 +1,1 @@
+"""Berth, a dock for BERT: what a user types and imports."""

@@ -1,0 +1,7 @@
+"""`python -m berth`: the `berth` command."""
+
+import sys
+
+from berth.cli import main
+
+sys.exit(main())

@@ -1,0 +1,77 @@
+"""The `berth` command: where the export and the service meet."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.inference.artifact import MANIFEST
+from service.settings import Settings, read_settings
+
+USAGE = """\
+usage: berth COMMAND [OPTIONS]
+
+  berth serve    find the model, export it if it is not there yet, and serve it over HTTP
+  berth export   export a checkpoint to a folder that can be served
+
+`berth COMMAND --help` lists the options.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; gives the exit status."""
+    command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    match command:
+        case "serve":
+            return serve(rest)
+        case "export":
+            from model_export.__main__ import main as export  # noqa: PLC0415  # serving must not load what exporting needs
+
+            return export(rest)
+        case "-h" | "--help":
+            print(USAGE, end="")
+            return 0
+    print(f"berth: there is no command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
+    return 2
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """Serve the model that the settings name, exported first where it is not."""
+    from service.__main__ import serve as serve_artifact  # noqa: PLC0415  # late, so that --help and mistakes are quick
+    from service.__main__ import start_logging  # noqa: PLC0415
+
+    start_logging()
+    settings = read_settings(arguments)
+    folder = artifact_folder(settings)
+    if not (folder / MANIFEST).is_file() and (status := export_to(folder, settings)):
+        return status
+    return serve_artifact(settings.model_copy(update={"model": str(folder)}))
+
+
+def export_to(folder: Path, settings: Settings) -> int:
+    """Export in a process of its own, whose memory is gone when serving starts; gives its exit status."""
+    options = ["--target", "cpu", "--precision", settings.precision]
+    return subprocess.run(  # noqa: S603  # this very Python
+        [sys.executable, "-m", "model_export", settings.model, str(folder), *options], check=False
+    ).returncode
+
+
+def artifact_folder(settings: Settings) -> Path:
+    """Say where the model's artifact is or should be; its place names model, target and precision."""
+    given = Path(settings.model).expanduser()
+    if (given / MANIFEST).is_file():
+        return given
+    name = settings.model
+    if given.is_dir():
+        name = f"{given.resolve().name}-{_fingerprint(given)}"
+    return settings.cache_dir / name / f"cpu-{settings.precision}"
+
+
+def _fingerprint(folder: Path) -> str:
+    """Tell one state of a checkpoint folder from another, by its place and its files' sizes and times."""
+    digest = hashlib.sha256(str(folder.resolve()).encode())
+    for path in sorted(folder.rglob("*")):
+        stat = path.stat()
+        digest.update(f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}".encode())
+    return digest.hexdigest()[:12]

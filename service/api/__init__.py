@@ -1,0 +1,1 @@
+"""The HTTP front: routes, schemas, replies and the table of errors."""

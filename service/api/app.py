@@ -1,0 +1,91 @@
+"""The composition root: puts settings, model, queue and routes together, starts them and stops them."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from service import __version__
+from service.api.errors import add_error_handlers
+from service.api.middleware import Observe
+from service.api.routes import embeddings, service, similarity, tokens
+from service.api.state import Engine, State
+from service.cores import available_cores
+from service.errors import ArtifactError
+from service.inference.artifact import Artifact
+from service.inference.embedder import Embedder
+from service.inference.encoder import CpuEncoder
+from service.inference.probes import check_probes
+from service.inference.runner import Runner
+from service.inference.scheduler import Scheduler
+from service.inference.tokenizer import Tokenizer
+from service.metrics import Metrics
+from service.settings import Settings
+
+logger = logging.getLogger("berth")
+
+
+def create_app(settings: Settings, artifact: Artifact, on_failure: Callable[[], None]) -> FastAPI:
+    """Make the application. It listens while it loads the model; `on_failure` is called where that fails."""
+    manifest = artifact.manifest
+    state = State(settings, manifest, settings.served_model_name or manifest.source.id, Metrics())
+    state.metrics.describe_model(state.model_name, manifest)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(_load(state, artifact, on_failure))
+        yield
+        loading.cancel()
+        if state.engine is not None:
+            state.engine.runner.stop()
+
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="Berth",
+        version=__version__,
+        description="Text in, vectors out: every representation of a BERT model over HTTP.",
+        lifespan=lifespan,
+    )
+    app.state.berth = state
+    app.add_middleware(Observe, state=state)
+    add_error_handlers(app)
+    for module in (embeddings, similarity, tokens, service):
+        app.include_router(module.router)
+    return app
+
+
+async def _load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> None:
+    """Load the model and replay its probes, then be ready."""
+    try:
+        engine = await asyncio.to_thread(_engine, state, artifact)
+    except ArtifactError as error:
+        logger.error("%s", error)
+        on_failure()
+        return
+    engine.runner.start()
+    state.metrics.watch(
+        units=lambda: engine.runner.queued_units,
+        tokens=lambda: engine.runner.queued_tokens,
+        ready=lambda: state.ready,
+    )
+    state.engine = engine
+    logger.info("ready: %s, %s on %s", state.model_name, state.manifest.precision, state.manifest.target)
+
+
+def _engine(state: State, artifact: Artifact) -> Engine:
+    settings, manifest = state.settings, artifact.manifest
+    tokenizer = Tokenizer(artifact.tokenizer, max_tokens=manifest.max_tokens, vocab_size=manifest.vocab_size)
+    encoder = CpuEncoder(artifact)
+    check_probes(artifact, encoder)
+    runner = Runner(
+        encoder,
+        Scheduler(settings.max_batch_tokens),
+        threads=settings.threads or available_cores(),
+        max_queue_tokens=settings.max_queue_tokens,
+        on_batch=state.metrics.count_batch,
+    )
+    embedder = Embedder(tokenizer, runner, max_texts=settings.max_texts, max_text_chars=settings.max_text_chars)
+    return Engine(tokenizer, runner, embedder)

@@ -1,0 +1,138 @@
+"""What happens to every request on its way in and out: identity, time, count, log line, and the watch for a hang-up."""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.errors import shut_down, unexpected
+from service.api.state import State
+from service.inference.embedder import Embedded
+
+DISCONNECTED = 499
+"""The status under which a request is counted whose client left before the answer; nobody sees it sent."""
+
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+logger = logging.getLogger("berth.requests")
+
+
+class Observe:
+    """Outermost: gives each request its id and timing headers, counts it, logs it, and stops work nobody awaits."""
+
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        self._app = app
+        self._berth = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send, self._berth)
+        with self._berth.metrics.in_flight.track_inprogress():
+            try:
+                await self._app(scope, exchange.receive, exchange.send)
+            except asyncio.CancelledError:
+                if not exchange.hung_up:
+                    await shut_down(Request(scope))(scope, exchange.receive, exchange.send)
+            except Exception as error:
+                if exchange.status is not None:
+                    raise
+                await unexpected(Request(scope), error)(scope, exchange.receive, exchange.send)
+            finally:
+                exchange.close()
+        exchange.report()
+
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, state: State) -> None:
+        self.status: int | None = None
+        self.hung_up = False
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._berth = state
+        self._started = time.perf_counter()
+        self._watcher: asyncio.Task[None] | None = None
+        self._handler = asyncio.current_task()
+        given = Headers(scope=scope).get("x-request-id", "")
+        self._id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})
+
+    async def receive(self) -> Message:
+        """Pass on the body; once it is whole, begin to watch for the client's leaving."""
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body") and self._watcher is None:
+            self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass on the answer, with the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.close()
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self._id
+            headers["server-timing"] = self._server_timing()
+            embedded = self._embedded()
+            if embedded is not None and embedded.truncated:
+                headers["x-truncated-inputs"] = str(embedded.truncated)
+            if self._berth.draining:
+                headers["connection"] = "close"
+        await self._send(message)
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def report(self) -> None:
+        """Count the request and log it; never its texts."""
+        seconds = time.perf_counter() - self._started
+        route = getattr(self._scope.get("route"), "path", "unmatched")
+        status = DISCONNECTED if self.status is None else self.status
+        metrics, embedded = self._berth.metrics, self._embedded()
+        metrics.count_request(route, status, seconds)
+        if embedded is not None:
+            metrics.count_texts(len(embedded.vectors), embedded.tokens, embedded.truncated, embedded.timings)
+        if status == DISCONNECTED:
+            metrics.count_rejected("disconnected")
+        elif code := self._scope["state"].get("error_code"):
+            metrics.count_rejected(code)
+        logger.info(
+            "%s %s %d %.1fms id=%s texts=%d tokens=%d",
+            self._scope["method"],
+            route,
+            status,
+            seconds * 1e3,
+            self._id,
+            len(embedded.vectors) if embedded else 0,
+            embedded.tokens if embedded else 0,
+        )
+
+    def _embedded(self) -> Embedded | None:
+        embedded: Embedded | None = self._scope["state"].get("embedded")
+        return embedded
+
+    def _server_timing(self) -> str:
+        """Spell the stages as W3C's Server Timing does, in milliseconds."""
+        stages = {"total": time.perf_counter() - self._started}
+        if (embedded := self._embedded()) is not None:
+            timings = embedded.timings
+            stages = {"tokenize": timings.tokenize, "queue": timings.queue, "encode": timings.encode} | stages
+        return ", ".join(f"{name};dur={seconds * 1e3:.2f}" for name, seconds in stages.items())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._handler is not None:
+            self.hung_up = True
+            self._handler.cancel()

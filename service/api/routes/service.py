@@ -1,0 +1,89 @@
+"""What the service says of itself: models, info, health and metrics."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from service import __version__
+from service.api.replies import json_reply
+from service.api.state import CurrentState, State
+from service.errors import NotReadyError
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/v1/models", summary="The model that is served")
+async def models(state: CurrentState) -> Response:
+    """List the one model, as OpenAI's API does."""
+    return json_reply({"object": "list", "data": [_model(state)]})
+
+
+@router.get("/v1/models/{name:path}", summary="The model by its name")
+async def model(name: str, state: CurrentState) -> Response:
+    """Describe the model; its name may hold a slash."""
+    state.check_model(name)
+    return json_reply(_model(state))
+
+
+@router.get("/info", summary="The model and the limits")
+async def info(state: CurrentState) -> Response:
+    """Give text-embeddings-inference's fields and Berth's own."""
+    manifest, settings = state.manifest, state.settings
+    return json_reply(
+        {
+            "model_id": state.model_name,
+            "model_sha": None,
+            "model_dtype": {"fp32": "float32", "fp16": "float16", "int8": "int8"}[manifest.precision],
+            "model_type": {"embedding": {"pooling": manifest.pooling}},
+            "max_concurrent_requests": None,
+            "max_input_length": manifest.max_tokens,
+            "max_batch_tokens": settings.max_batch_tokens,
+            "max_batch_requests": None,
+            "max_client_batch_size": settings.max_texts,
+            "auto_truncate": True,
+            "tokenization_workers": 1,
+            "version": __version__,
+            "sha": None,
+            "docker_label": None,
+            "source": manifest.source.id,
+            "family": manifest.family,
+            "layers": manifest.layers,
+            "hidden_size": manifest.hidden_size,
+            "vocab_size": manifest.vocab_size,
+            "normalize": manifest.normalize,
+            "similarity": manifest.similarity,
+            "prompts": sorted(manifest.prompts),
+            "target": manifest.target,
+            "precision": manifest.precision,
+            "verification": manifest.verification,
+            "max_queue_tokens": settings.max_queue_tokens,
+            "max_text_chars": settings.max_text_chars,
+            "max_body_bytes": settings.max_body_bytes,
+            "request_timeout": settings.request_timeout,
+        }
+    )
+
+
+@router.get("/health/live", summary="Whether the process answers")
+async def live() -> Response:
+    """Answer 200 as long as the event loop runs."""
+    return json_reply({"status": "live"})
+
+
+@router.get("/health", summary="Whether to send requests here", include_in_schema=False)
+@router.get("/health/ready", summary="Whether to send requests here")
+async def ready(state: CurrentState) -> Response:
+    """Answer 200 once the model is loaded and its probes agree; 503 before that and while shutting down."""
+    state.loaded()
+    if state.draining:
+        raise NotReadyError("the service is shutting down")
+    return json_reply({"status": "ready"})
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+async def metrics(state: CurrentState) -> Response:
+    """Give the metrics in Prometheus' text format."""
+    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _model(state: State) -> dict[str, object]:
+    return {"id": state.model_name, "object": "model", "created": 0, "owned_by": "berth"}

@@ -1,0 +1,42 @@
+"""POST /v1/tokenize and /v1/detokenize."""
+
+import asyncio
+
+from fastapi import APIRouter, Response
+
+from service.api.replies import json_reply
+from service.api.requests import JsonRoute
+from service.api.schemas import DetokenizeRequest, TokenizeRequest
+from service.api.state import CurrentState
+
+router = APIRouter(route_class=JsonRoute, tags=["tokens"])
+
+
+@router.post("/v1/tokenize", summary="A text's tokens with their places in it")
+async def tokenize(body: TokenizeRequest, state: CurrentState) -> Response:
+    """Tokenize texts, uncut. `start` and `end` count code points; `word` is null for special tokens."""
+    engine = state.loaded()
+    engine.embedder.check(body.inputs.texts)
+
+    def content() -> Response:
+        tables = [
+            engine.tokenizer.tokens(text, add_special_tokens=body.add_special_tokens) for text in body.inputs.texts
+        ]
+        return json_reply({"data": [{"index": index, "tokens": table} for index, table in enumerate(tables)]})
+
+    return await asyncio.to_thread(content)
+
+
+@router.post("/v1/detokenize", summary="The text that token ids stand for")
+async def detokenize(body: DetokenizeRequest, state: CurrentState) -> Response:
+    """Turn token ids back into texts, as far as the vocabulary keeps them: case and spacing may be lost."""
+    engine = state.loaded()
+
+    def content() -> Response:
+        texts = [
+            engine.tokenizer.decode(f"ids[{index}]", ids, skip_special_tokens=body.skip_special_tokens)
+            for index, ids in enumerate(body.ids)
+        ]
+        return json_reply({"texts": texts})
+
+    return await asyncio.to_thread(content)

@@ -1,0 +1,88 @@
+"""What the routes share: one object on the application, set by `app.py`, read through `CurrentState`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.errors import InvalidInputError, ModelNotFoundError, NotReadyError
+from service.inference.artifact import Manifest
+from service.inference.embedder import Embedded, Embedder
+from service.inference.runner import Runner
+from service.inference.tokenizer import Tokenizer, Truncate
+from service.inference.types import Feature, Text, TokenIds
+from service.metrics import Metrics
+from service.settings import Settings
+
+
+@dataclass(slots=True)
+class Engine:
+    """What is there once the model is loaded and its probes agree."""
+
+    tokenizer: Tokenizer
+    runner: Runner
+    embedder: Embedder
+
+
+@dataclass(slots=True)
+class State:
+    """The service, from its start to its end."""
+
+    settings: Settings
+    manifest: Manifest
+    model_name: str
+    metrics: Metrics
+    engine: Engine | None = None
+    draining: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests should be sent here."""
+        return self.engine is not None and not self.draining
+
+    def loaded(self) -> Engine:
+        """Give the engine, or raise `NotReadyError`; while draining, requests that still arrive are served."""
+        if self.engine is None:
+            raise NotReadyError("the model is being loaded")
+        return self.engine
+
+    @property
+    def sentence_feature(self) -> Feature:
+        """The one vector a text that the model was trained to give."""
+        return Feature(self.manifest.pooling, (self.manifest.layers,), normalize=self.manifest.normalize)
+
+    def check_model(self, name: str | None) -> None:
+        """Raise `ModelNotFoundError` where a request names another model."""
+        if name is not None and name != self.model_name:
+            raise ModelNotFoundError(f"this service has one model, {self.model_name}: name it, or leave `model` out")
+
+    def prompted(self, texts: Sequence[Text], prompt_name: str | None) -> Sequence[Text]:
+        """Put the named prompt, or else the model's default one, before each text; token ids stay as they are."""
+        name = prompt_name or self.manifest.default_prompt_name
+        if name is None:
+            return texts
+        if name not in self.manifest.prompts:
+            known = ", ".join(sorted(self.manifest.prompts)) or "none"
+            raise InvalidInputError("prompt_name", f"the model has no such prompt; it has: {known}")
+        if prompt_name is not None and any(isinstance(text.value, TokenIds) for text in texts):
+            raise InvalidInputError("prompt_name", "goes with texts, not with token ids")
+        prompt = self.manifest.prompts[name]
+        return [Text(text.name, prompt + text.value) if isinstance(text.value, str) else text for text in texts]
+
+    async def embed(
+        self, request: Request, texts: Sequence[Text], features: Sequence[Feature], truncate: Truncate
+    ) -> Embedded:
+        """Encode texts within the request's deadline, and leave on the request what headers, log and metrics tell."""
+        embedder = self.loaded().embedder
+        embedded = await embedder.embed(texts, features, truncate=truncate, deadline=request.state.deadline)
+        request.state.embedded = embedded
+        return embedded
+
+
+def _state(request: Request) -> State:
+    state: State = request.app.state.berth
+    return state
+
+
+CurrentState = Annotated[State, Depends(_state)]

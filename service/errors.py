@@ -1,0 +1,62 @@
+"""What can go wrong, in the order in which a text meets it; `api/errors.py` maps these to HTTP.
+
+    bytes ─▶ schema ─▶ Embedder ─▶ Tokenizer ─▶ Scheduler ─▶ Encoder ─▶ pool ─▶ reply
+      │        │          │            │            │            │
+      │        │          │            │            │            └ EncoderError       the model failed on one text
+      │        │          │            │            └ OverloadedError, TooLargeError  queue full, request beyond it
+      │        │          │            │              DeadlineError                   the answer would come too late
+      │        │          │            └ InvalidInputError                            no tokens, too many, unknown ids
+      │        │          └ NotReadyError, ModelNotFoundError                         starting, draining, another model
+      │        └ InvalidInputError                                                    a field of the wrong type or range
+      └ TooLargeError                                                                 more bytes than the service reads
+
+`ArtifactError` stops a start: the folder to serve is not what its manifest says.
+"""
+
+
+class BerthError(Exception):
+    """The root of all failures that Berth itself reports; its text is written for the person who made the request."""
+
+
+class InvalidInputError(BerthError):
+    """A value the caller can correct; `param` names the field, as in `input[3]`."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(f"{param}: {message}" if param else message)
+        self.param = param
+
+
+class TooLargeError(BerthError):
+    """More than the service would ever take at once; `param` names the field, or is empty for the body as a whole."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ModelNotFoundError(BerthError):
+    """The request names a model that is not served here."""
+
+
+class NotReadyError(BerthError):
+    """The service is starting up or shutting down."""
+
+
+class OverloadedError(BerthError):
+    """The queue is full; `retry_after` is the time in seconds after which there should be room."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineError(BerthError):
+    """The request's deadline passed before its vectors were ready."""
+
+
+class EncoderError(BerthError):
+    """The encoder failed on one unit, alone in its batch, or gave something that is not a number."""
+
+
+class ArtifactError(BerthError):
+    """A folder that cannot be served: files missing, altered, or written by another version."""

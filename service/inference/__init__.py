@@ -1,0 +1,1 @@
+"""From text to vectors, without HTTP: nothing here imports FastAPI, the API or the settings."""

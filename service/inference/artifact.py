@@ -1,0 +1,135 @@
+"""The exported artifact: a folder with a manifest that vouches for every file in it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from service.errors import ArtifactError
+from service.inference.types import Encoding, Float32Array, Metric, Pooling
+
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+GRAPH = "model.onnx"
+WEIGHTS = "weights.bin"
+PROBES = "probes.npz"
+
+Target = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+class Source(BaseModel):
+    """Where the checkpoint came from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    files: dict[str, str]
+    """sha256 of each file that was read, by its path inside the checkpoint."""
+
+
+class Manifest(BaseModel):
+    """What the artifact holds and how its vectors are meant to be used."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    berth_version: str
+    source: Source
+    family: str
+    hidden_size: int
+    layers: int
+    heads: int
+    max_tokens: int
+    """Of one text, special tokens counted."""
+    vocab_size: int
+    type_vocab_size: int
+    has_pooler: bool
+    pooling: Pooling
+    normalize: bool
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    similarity: Metric
+    target: Target
+    precision: Precision
+    verification: dict[str, float]
+    """How far the graph was from the float64 forward pass, as measured by the export."""
+    probe_tolerance: float
+    """The largest difference from a probe's vector, as a share of that vector's length, that a device may show."""
+    files: dict[str, str]
+    """sha256 of each of the artifact's other files, by name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """A text and the mean of its last hidden state by the float64 forward pass, [hidden]."""
+
+    encoding: Encoding
+    vector: Float32Array
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A folder whose files are what its manifest says."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.folder / TOKENIZER
+
+    @property
+    def graph(self) -> Path:
+        return self.folder / GRAPH
+
+    def probes(self) -> list[Probe]:
+        """Read the probes: `ids`, `type_ids` [tokens of all], `lengths` [probes] and `vectors` [probes, hidden]."""
+        with np.load(self.folder / PROBES, allow_pickle=False) as stored:
+            ends = np.cumsum(stored["lengths"])[:-1]
+            ids, type_ids = (np.split(stored[name].astype(np.int32), ends) for name in ("ids", "type_ids"))
+            vectors = stored["vectors"].astype(np.float32)
+        return [Probe(Encoding(*pair), vector) for *pair, vector in zip(ids, type_ids, vectors, strict=True)]
+
+
+def write_probes(folder: Path, probes: list[Probe]) -> None:
+    """Write what `Artifact.probes` reads."""
+    np.savez(
+        folder / PROBES,
+        ids=np.concatenate([probe.encoding.ids for probe in probes]),
+        type_ids=np.concatenate([probe.encoding.type_ids for probe in probes]),
+        lengths=np.array([len(probe.encoding) for probe in probes], dtype=np.int32),
+        vectors=np.stack([probe.vector for probe in probes]),
+    )
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """Read the manifest and check every file against it.
+
+    Raises `ArtifactError`, in one line, where a file is missing or altered or the manifest cannot be read.
+    """
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"{folder} is not an artifact: {MANIFEST}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise ArtifactError(f"{folder / MANIFEST}: {field}: {first['msg']}; export the model again") from error
+    for name, expected in manifest.files.items():
+        try:
+            actual = sha256(folder / name)
+        except OSError as error:
+            raise ArtifactError(f"{folder / name}: {error.strerror}; export the model again") from error
+        if actual != expected:
+            raise ArtifactError(f"{folder / name} is not the file that was exported (sha256 {actual}, not {expected})")
+    return Artifact(folder, manifest)
+
+
+def sha256(path: Path) -> str:
+    """Hash a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,98 @@
+"""The encoder: a batch of units in, their vectors out, by one run of the graph in ONNX Runtime."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from service.errors import ArtifactError, EncoderError
+from service.inference.artifact import Artifact
+from service.inference.packing import pack
+from service.inference.pooling import merge_layers, normalize, pool
+from service.inference.types import Feature, Float32Array, Pooling, Unit, Vectors
+
+POOLER_OUTPUT = "pooler_output"  # [units, hidden]
+
+# ONNX Runtime's fused residual + LayerNorm is several times slower on the CPU than the two operators it replaces.
+SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion"]
+
+
+def hidden_state(layer: int) -> str:
+    """Name the graph's output that is the hidden state [tokens, hidden] of a layer, 0 being the embeddings."""
+    return f"hidden_state_{layer}"
+
+
+class CpuEncoder:
+    """An artifact loaded on the CPU. One run uses one core; runs from several threads share the weights."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(
+                artifact.graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
+            )
+        except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
+            raise ArtifactError(f"ONNX Runtime cannot load {artifact.graph}: {error}") from error
+
+    def __call__(self, units: Sequence[Unit]) -> list[Vectors]:
+        """Encode a batch of at least one unit; gives one list of arrays a unit, in the order of its features.
+
+        Raises `EncoderError` where the run fails or a vector holds something that is not a finite number.
+        """
+        wanted: dict[Feature, list[int]] = {}
+        for position, unit in enumerate(units):
+            for feature in unit.features:
+                wanted.setdefault(feature, []).append(position)
+        states = self._run(units, _outputs_of(wanted))
+        results: list[dict[Feature, Float32Array]] = [{} for _ in units]
+        for feature, positions in wanted.items():
+            for position, vector in zip(positions, _vectors_of(feature, units, positions, states), strict=True):
+                if not np.isfinite(vector).all():
+                    raise EncoderError("the encoder gave a vector with numbers that are not finite")
+                results[position][feature] = vector
+        return [[result[feature] for feature in unit.features] for unit, result in zip(units, results, strict=True)]
+
+    def _run(self, units: Sequence[Unit], outputs: list[str]) -> dict[str, Float32Array]:
+        feeds = pack([unit.encoding for unit in units])
+        try:
+            values = self._session.run(outputs, feeds)
+        except Exception as error:  # as above
+            raise EncoderError(f"the encoder failed: {error}") from error
+        return dict(zip(outputs, values, strict=True))
+
+
+def _outputs_of(features: Iterable[Feature]) -> list[str]:
+    """Name the graph's outputs that some features need."""
+    names = {
+        name
+        for feature in features
+        for name in (
+            [POOLER_OUTPUT] if feature.pooling is Pooling.POOLER else [hidden_state(layer) for layer in feature.layers]
+        )
+    }
+    return sorted(names)
+
+
+def _vectors_of(
+    feature: Feature, units: Sequence[Unit], positions: list[int], states: dict[str, Float32Array]
+) -> Iterable[Float32Array]:
+    """Compute one feature for the units that want it, in the order of their positions in the batch."""
+    if feature.pooling is Pooling.POOLER:
+        rows = states[POOLER_OUTPUT][positions]
+        return normalize(rows) if feature.normalize else rows
+    rows_of_tokens = _token_rows(units, positions)
+    layers = {layer: states[hidden_state(layer)][rows_of_tokens] for layer in feature.layers}
+    return pool(feature, merge_layers(feature, layers), [units[position].encoding for position in positions])
+
+
+def _token_rows(units: Sequence[Unit], positions: list[int]) -> slice | NDArray[np.bool_]:
+    """Select the packed rows of some units' tokens; a batch that wants one feature throughout is not copied."""
+    if len(positions) == len(units):
+        return slice(None)
+    chosen = np.zeros(len(units), dtype=bool)
+    chosen[positions] = True
+    return np.repeat(chosen, [len(unit) for unit in units])

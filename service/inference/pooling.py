@@ -1,0 +1,108 @@
+"""From token vectors to the vectors that were asked for, in NumPy on the packed form [tokens, hidden]."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.inference.types import Encoding, Feature, Float32Array, Int32Array, Merge, Pooling, Vectors
+
+IntArray = NDArray[np.intp]
+
+
+def merge_layers(feature: Feature, layers: Mapping[int, Float32Array]) -> Float32Array:
+    """Merge the feature's layers, each [tokens, hidden], token by token; `concat` gives [tokens, layers x hidden]."""
+    states = [layers[layer] for layer in feature.layers]
+    match feature.merge:
+        case Merge.WEIGHTS:
+            return sum_of([np.float32(weight) * state for weight, state in zip(feature.weights, states, strict=True)])
+        case _ if len(states) == 1:
+            return states[0]
+        case Merge.CONCAT:
+            return np.concatenate(states, axis=1)
+        case Merge.SUM:
+            return sum_of(states)
+        case Merge.MEAN:
+            return sum_of(states) / np.float32(len(states))
+
+
+def pool(feature: Feature, hidden: Float32Array, encodings: Sequence[Encoding]) -> Vectors:
+    """Pool the merged hidden states [tokens of all, width] of some encodings; every pooling but `pooler`.
+
+    Gives one array an encoding: [width], twice that for `mean_max`, [tokens, width] for `none`, [words, width] for
+    `words`. All tokens count, [CLS] and [SEP] too, as in sentence-transformers, unless the feature excludes them.
+    """
+    lengths = np.array([len(encoding) for encoding in encodings])
+    if feature.exclude_special:
+        kept = ~np.concatenate([encoding.special for encoding in encodings if encoding.special is not None])
+        starts = np.cumsum(lengths) - lengths
+        hidden, lengths = hidden[kept], np.add.reduceat(kept, starts, dtype=np.intp)
+    match feature.pooling:
+        case Pooling.NONE:
+            return _each(feature, np.split(hidden, np.cumsum(lengths)[:-1]))
+        case Pooling.WORDS:
+            states = np.split(hidden, np.cumsum(lengths)[:-1])
+            return _each(feature, [mean_of_words(*pair) for pair in zip(states, map(_words, encodings), strict=True)])
+        case _:
+            rows = _rows(feature.pooling, hidden, lengths)
+            return list(normalize(rows) if feature.normalize else rows)
+
+
+def mean_of_words(hidden: Float32Array, words: Int32Array) -> Float32Array:
+    """Average the rows of each word; `words` [tokens] counts them and is -1 outside. Gives [words, width]."""
+    inside = words >= 0
+    hidden, words = hidden[inside], words[inside]
+    starts = np.flatnonzero(np.diff(words, prepend=-1))
+    if not len(starts):
+        return hidden
+    return _mean(hidden, starts, np.diff(starts, append=len(words)))
+
+
+def normalize(vectors: Float32Array) -> Float32Array:
+    """Scale the last axis to length 1; a zero vector stays zero."""
+    norms = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))[..., None]
+    return np.asarray(vectors / np.maximum(norms, np.float32(1e-12)))
+
+
+def sum_of(states: Sequence[Float32Array]) -> Float32Array:
+    """Add arrays of one shape, one after the other."""
+    total = states[0].copy()
+    for state in states[1:]:
+        total += state
+    return total
+
+
+def _words(encoding: Encoding) -> Int32Array:
+    assert encoding.words is not None, "the embedder asks the tokenizer for words where a feature pools them"
+    return encoding.words
+
+
+def _each(feature: Feature, vectors: Vectors) -> Vectors:
+    return [normalize(vector) for vector in vectors] if feature.normalize else vectors
+
+
+def _rows(pooling: Pooling, hidden: Float32Array, lengths: IntArray) -> Float32Array:
+    """Pool each segment of the packed rows to one row."""
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    match pooling:
+        case Pooling.CLS:
+            return hidden[starts]
+        case Pooling.LAST:
+            return hidden[ends - 1]
+        case Pooling.MEAN:
+            return _mean(hidden, starts, lengths)
+        case Pooling.MAX:
+            return np.asarray(np.maximum.reduceat(hidden, starts, axis=0))
+        case Pooling.MEAN_MAX:
+            return np.concatenate([_mean(hidden, starts, lengths), np.maximum.reduceat(hidden, starts, axis=0)], axis=1)
+        case Pooling.WEIGHTED_MEAN:  # Muennighoff 2022, SGPT: a token's weight is its position, counted from 1
+            weights = (np.arange(len(hidden)) - np.repeat(starts, lengths) + 1).astype(np.float32)
+            totals = np.add.reduceat(weights, starts)
+            return np.asarray(np.add.reduceat(hidden * weights[:, None], starts, axis=0) / totals[:, None])
+        case _:
+            raise AssertionError(f"{pooling} does not pool a text to one row")
+
+
+def _mean(hidden: Float32Array, starts: IntArray, lengths: IntArray) -> Float32Array:
+    return np.asarray(np.add.reduceat(hidden, starts, axis=0) / lengths[:, None].astype(np.float32))

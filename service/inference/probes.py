@@ -1,0 +1,29 @@
+"""The probes: a few texts whose vectors are known, replayed on the device at every start."""
+
+import numpy as np
+
+from service.errors import ArtifactError, EncoderError
+from service.inference.artifact import Artifact
+from service.inference.runner import Encode
+from service.inference.types import Feature, Pooling, Unit
+
+
+def check_probes(artifact: Artifact, encode: Encode) -> None:
+    """Raise `ArtifactError` where this device does not give the vectors that the export computed in float64."""
+    manifest = artifact.manifest
+    feature = Feature(Pooling.MEAN, (manifest.layers,))
+    probes = artifact.probes()
+    try:
+        results = encode([Unit(probe.encoding, (feature,)) for probe in probes])
+    except EncoderError as error:
+        raise ArtifactError(f"{artifact.folder}: the probes cannot be run on this machine: {error}") from error
+    differences = [
+        float(np.linalg.norm(vector - probe.vector) / np.linalg.norm(probe.vector))
+        for probe, [vector] in zip(probes, results, strict=True)
+    ]
+    worst = max(differences)
+    if not worst <= manifest.probe_tolerance:
+        raise ArtifactError(
+            f"{artifact.folder}: this machine's vectors differ from the probes by {worst:.2g} of their length, "
+            f"at most {manifest.probe_tolerance:.2g} is right: a driver, library or processor computes wrongly"
+        )

@@ -1,0 +1,175 @@
+"""Runs the scheduler's batches: encoder threads on one side, the event loop's futures on the other.
+
+A thread that is free takes the next batch at once, whatever is there: no timer waits for more. Every future is resolved
+on every path: by its vectors, by its own error, or by its caller leaving.
+"""
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from service.errors import EncoderError, OverloadedError, TooLargeError
+from service.inference.scheduler import Flow, Scheduler, Ticket
+from service.inference.types import Unit, Vectors
+
+Encode = Callable[[Sequence[Unit]], list[Vectors]]
+"""A batch of units in, one list of arrays a unit out; the contract between runner and encoder."""
+
+Result = Vectors | EncoderError
+
+logger = logging.getLogger("berth")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """What a batch was and what became of it."""
+
+    units: int
+    tokens: int
+    errors: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A request's results, one a unit, and the seconds they waited and took."""
+
+    results: list[Result]
+    queue_seconds: float
+    encode_seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class Job(Flow):
+    """A flow with the results it is waiting for."""
+
+    unanswered: int = 0
+    results: dict[int, Result] = field(default_factory=dict)
+    started: float = math.inf
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Runner:
+    """Owns the queue and the encoder threads; `run` is the way in, from the event loop that called `start`."""
+
+    def __init__(
+        self,
+        encode: Encode,
+        scheduler: Scheduler,
+        *,
+        threads: int,
+        max_queue_tokens: int,
+        on_batch: Callable[[BatchReport], None],
+    ) -> None:
+        self._encode = encode
+        self._scheduler = scheduler
+        self._max_queue_tokens = max_queue_tokens
+        self._on_batch = on_batch
+        self._threads = threads
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._seconds_per_token = 0.0  # of all threads together, smoothed over some fifty batches
+        self._loop: asyncio.AbstractEventLoop
+
+    @property
+    def queued_units(self) -> int:
+        """Units that wait, not those that are being encoded."""
+        return self._scheduler.units
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens of the units that wait."""
+        return self._scheduler.tokens
+
+    def start(self) -> None:
+        """Start the encoder threads; they end with the process or after `stop`."""
+        self._loop = asyncio.get_running_loop()
+        for number in range(self._threads):
+            threading.Thread(target=self._work, name=f"encoder-{number}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Let each thread end after the batch it is running and whatever still waits."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def admit(self, tokens: int = 1) -> None:
+        """Raise `OverloadedError` where the queue has no room for some tokens, `TooLargeError` where it never had."""
+        if tokens > self._max_queue_tokens:
+            raise TooLargeError("", f"the request has {tokens} tokens, the queue holds {self._max_queue_tokens}")
+        excess = self._scheduler.tokens + tokens - self._max_queue_tokens
+        if excess > 0:
+            raise OverloadedError("the queue is full, try again later", excess * self._seconds_per_token)
+
+    async def run(self, units: Sequence[Unit]) -> Encoded:
+        """Encode the units of one request, of which there is at least one.
+
+        Raises what `admit` raises. A caller that is cancelled takes its waiting units out of the queue.
+        """
+        self.admit(sum(map(len, units)))
+        job = Job(unanswered=len(units))
+        job.tickets.extend(
+            Ticket(job, *numbered) for numbered in sorted(enumerate(units), key=lambda pair: len(pair[1]))
+        )
+        queued = time.perf_counter()
+        with self._changed:
+            self._scheduler.add(job)
+            self._changed.notify(len(job.tickets))
+        try:
+            await job.done
+        finally:
+            with self._changed:
+                self._scheduler.remove(job)
+        results = [job.results[index] for index in range(len(units))]
+        return Encoded(results, job.started - queued, time.perf_counter() - job.started)
+
+    def _work(self) -> None:
+        """Run batches until stopped; what goes wrong in one is its units' result, never this loop's end."""
+        while batch := self._next_batch():
+            started = time.perf_counter()
+            results = self._encode_each([ticket.unit for ticket in batch])
+            try:
+                self._loop.call_soon_threadsafe(self._deliver, batch, results, started, time.perf_counter() - started)
+            except RuntimeError:  # the event loop is closed: nobody is left to answer
+                return
+
+    def _next_batch(self) -> list[Ticket]:
+        """Wait for a batch; empty where the runner was stopped and nothing waits."""
+        with self._changed:
+            while not (batch := self._scheduler.take_batch()) and not self._stopping:
+                self._changed.wait()
+            return batch
+
+    def _encode_each(self, units: Sequence[Unit]) -> list[Result]:
+        """Encode a batch; where it fails, halve it and try again, so that only a unit that fails alone has an error."""
+        try:
+            return list(self._encode(units))
+        except Exception:
+            if len(units) == 1:
+                logger.exception("the encoder failed on a unit of %d tokens", len(units[0]))
+                return [EncoderError("the encoder failed on this text; the service's log says why")]
+        half = len(units) // 2
+        return self._encode_each(units[:half]) + self._encode_each(units[half:])
+
+    def _deliver(self, batch: list[Ticket], results: list[Result], started: float, seconds: float) -> None:
+        """Hand a batch's results to the requests they belong to; on the event loop."""
+        tokens = sum(map(len, batch))
+        self._observe(seconds / tokens / self._threads)
+        for ticket, result in zip(batch, results, strict=True):
+            job = ticket.flow
+            assert isinstance(job, Job), "run() queues jobs only"
+            job.started = min(job.started, started)
+            job.results[ticket.index] = result
+            job.unanswered -= 1
+            if not job.unanswered and not job.done.done():
+                job.done.set_result(None)
+        errors = sum(isinstance(result, EncoderError) for result in results)
+        self._on_batch(BatchReport(len(batch), tokens, errors, seconds))
+
+    def _observe(self, seconds_per_token: float) -> None:
+        weight = 0.02 if self._seconds_per_token else 1.0
+        self._seconds_per_token += weight * (seconds_per_token - self._seconds_per_token)

@@ -1,0 +1,132 @@
+"""What the next batch is: decided here, in plain synchronous code, without an event loop, a clock or a thread.
+
+Requests are flows of units. Flows share the encoder by fair queueing (Demers, Keshav and Shenker 1989), counted in
+tokens: each flow carries a tag, the virtual time up to which it was served, and the flow with the least tag anchors
+the next batch. A newcomer starts one batch ahead of the virtual time, so that a short request never waits behind a bulk
+one. The rest of the batch are units of near length from any flow, because lengths that differ cost padding.
+"""
+
+from bisect import bisect_left, insort
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from service.inference.types import Unit
+
+MAX_PADDING = 1.3
+"""The most that a batch's padded area (units x longest) may be of its tokens: the attention alone is still padded."""
+
+
+@dataclass(slots=True, eq=False)
+class Flow:
+    """The units of one request: those that wait, and how far the request has been served."""
+
+    tickets: deque["Ticket"] = field(default_factory=deque)
+    waiting: int = 0
+    tag: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A unit's place in the queue; `index` is its place in its request."""
+
+    flow: Flow
+    index: int
+    unit: Unit
+    waiting: bool = False
+
+    def __len__(self) -> int:
+        """Count the tokens."""
+        return len(self.unit)
+
+
+class Scheduler:
+    """A queue of units that gives out batches; not safe for threads by itself."""
+
+    def __init__(self, max_batch_tokens: int) -> None:
+        self.max_batch_tokens = max_batch_tokens
+        self.units = 0
+        self.tokens = 0
+        self._flows: dict[Flow, None] = {}
+        self._clock = 0.0  # the virtual time, in tokens
+        self._by_length: dict[int, OrderedDict[Ticket, None]] = {}
+        self._lengths: list[int] = []  # the keys of _by_length, sorted
+
+    def add(self, flow: Flow) -> None:
+        """Queue a flow's tickets, of which there must be one at least."""
+        flow.tag = self._clock - self.max_batch_tokens
+        self._flows[flow] = None
+        for ticket in flow.tickets:
+            self._put(ticket)
+
+    def remove(self, flow: Flow) -> None:
+        """Drop what still waits of a flow, if anything does."""
+        for ticket in flow.tickets:
+            if ticket.waiting:
+                self._take(ticket)
+
+    def take_batch(self) -> list[Ticket]:
+        """Take the next batch: `max_batch_tokens` at most, or one longer unit alone; empty where nothing waits."""
+        if not self._flows:
+            return []
+        active = len(self._flows)
+        anchor = self._next_of(min(self._flows, key=lambda flow: flow.tag))
+        self._take(anchor)
+        batch, tokens, longest = [anchor], len(anchor), len(anchor)
+        for length in self._nearest(longest):
+            bucket = self._by_length[length]
+            while bucket and self._fits(len(batch) + 1, tokens + length, max(longest, length)):
+                ticket = next(iter(bucket))
+                self._take(ticket)
+                batch.append(ticket)
+                tokens += length
+                longest = max(longest, length)
+        self._clock += tokens / active
+        return batch
+
+    def _fits(self, units: int, tokens: int, longest: int) -> bool:
+        return tokens <= self.max_batch_tokens and units * longest <= MAX_PADDING * tokens
+
+    def _next_of(self, flow: Flow) -> Ticket:
+        while not flow.tickets[0].waiting:
+            flow.tickets.popleft()
+        return flow.tickets[0]
+
+    def _nearest(self, length: int) -> Iterator[int]:
+        """Yield the lengths that wait, nearest first."""
+        lengths = self._lengths.copy()
+        above = bisect_left(lengths, length)
+        below = above - 1
+        while below >= 0 or above < len(lengths):
+            if above == len(lengths) or (below >= 0 and length - lengths[below] <= lengths[above] - length):
+                yield lengths[below]
+                below -= 1
+            else:
+                yield lengths[above]
+                above += 1
+
+    def _put(self, ticket: Ticket) -> None:
+        length = len(ticket)
+        if length not in self._by_length:
+            self._by_length[length] = OrderedDict()
+            insort(self._lengths, length)
+        self._by_length[length][ticket] = None
+        ticket.waiting = True
+        ticket.flow.waiting += 1
+        self.units += 1
+        self.tokens += length
+
+    def _take(self, ticket: Ticket) -> None:
+        length, flow = len(ticket), ticket.flow
+        bucket = self._by_length[length]
+        del bucket[ticket]
+        if not bucket:
+            del self._by_length[length]
+            del self._lengths[bisect_left(self._lengths, length)]
+        ticket.waiting = False
+        flow.waiting -= 1
+        flow.tag += length
+        if not flow.waiting:
+            del self._flows[flow]
+        self.units -= 1
+        self.tokens -= length

@@ -1,0 +1,111 @@
+"""The nouns that tokenizer, scheduler, encoder and embedder hand to each other."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int32Array = NDArray[np.int32]
+Float32Array = NDArray[np.float32]
+
+
+class Pooling(StrEnum):
+    """How the token vectors of a text become its vector, or vectors."""
+
+    CLS = "cls"
+    MEAN = "mean"
+    MAX = "max"
+    MEAN_MAX = "mean_max"
+    LAST = "last"
+    WEIGHTED_MEAN = "weighted_mean"
+    POOLER = "pooler"
+    NONE = "none"
+    WORDS = "words"
+
+
+class Metric(StrEnum):
+    """How near two vectors are; larger is always nearer, as in sentence-transformers."""
+
+    COSINE = "cosine"
+    DOT = "dot"
+    EUCLIDEAN = "euclidean"
+    MANHATTAN = "manhattan"
+
+
+class Merge(StrEnum):
+    """How several layers become one."""
+
+    CONCAT = "concat"
+    MEAN = "mean"
+    SUM = "sum"
+    WEIGHTS = "weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One representation of a text: which layers, merged how, pooled how.
+
+    `layers` are 0 (the embeddings) to the number of blocks, already resolved; `weights` has one number a layer and is
+    empty unless `merge` is `weights`.
+    """
+
+    pooling: Pooling
+    layers: tuple[int, ...]
+    merge: Merge = Merge.CONCAT
+    weights: tuple[float, ...] = ()
+    normalize: bool = False
+    exclude_special: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """A text that the caller tokenized, framed by [CLS] and [SEP]."""
+
+    ids: list[int]
+
+    def __len__(self) -> int:
+        """Count the tokens."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One input and the name that an error about it should use, as in `input[3]`."""
+
+    name: str
+    value: str | TokenIds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoding:
+    """What the encoder reads of one text, framed by [CLS] and [SEP]: four arrays of one length.
+
+    `special` marks the tokens the tokenizer added; `words` counts the words of the text from 0 and is -1 outside them.
+    Both are None where no feature asked for them.
+    """
+
+    ids: Int32Array
+    type_ids: Int32Array
+    special: NDArray[np.bool_] | None = None
+    words: Int32Array | None = None
+
+    def __len__(self) -> int:
+        """Count the tokens, special ones too."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """The least that can be scheduled: one encoding and the features wanted of it."""
+
+    encoding: Encoding
+    features: tuple[Feature, ...]
+
+    def __len__(self) -> int:
+        """Count the tokens."""
+        return len(self.encoding.ids)
+
+
+Vectors = list[Float32Array]
+"""A unit's result, one array a feature: [width] for a pooled one, [tokens or words, width] for `none` and `words`."""

@@ -1,0 +1,57 @@
+"""uvicorn's server with a shutdown that loses nothing.
+
+SIGTERM: readiness turns 503 and every answer says `Connection: close`; for the grace period requests are still
+accepted, so that load balancers notice; then the port closes, what was accepted is answered within a bound, and the
+process ends.
+SIGINT leaves out the grace period, and a second one the waiting too.
+"""
+
+import signal
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.state import State
+from service.settings import Settings
+
+
+class Server(uvicorn.Server):
+    """Serves one application until a signal or `fail` ends it."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=round(settings.shutdown_timeout),
+            )
+        )
+        self.failed = False
+        self._berth: State = app.state.berth
+        self._grace = settings.shutdown_grace
+        self._close_at: float | None = None
+
+    def fail(self) -> None:
+        """End the process because the model cannot be served."""
+        self.failed = self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
+        """Begin to shut down; what uvicorn does here is to close the port at once."""
+        if sig == signal.SIGINT:
+            self.force_exit = self.should_exit
+            self.should_exit = True
+        if self._close_at is None:
+            self._close_at = time.monotonic() + self._grace
+        self._berth.draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say ten times a second whether to leave the main loop."""
+        if self._close_at is not None and time.monotonic() >= self._close_at:
+            self.should_exit = True
+        return await super().on_tick(counter)

@@ -1,0 +1,90 @@
+"""The settings: each spelled once, as a field here, from which its flag, BERTH_ variable, default and help come."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+PREFIX = "BERTH_"
+
+logger = logging.getLogger("berth")
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """Serve a BERT model's vectors over HTTP. Every flag is also a variable: --max-texts is BERTH_MAX_TEXTS."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        cli_kebab_case=True,
+        cli_prog_name="berth serve",
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        extra="ignore",
+        frozen=True,
+        protected_namespaces=(),
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    model: str = Field(DEFAULT_MODEL, description="Hugging Face id, checkpoint folder, or exported artifact folder")
+    served_model_name: str | None = Field(None, min_length=1, description="name of the model in the API")
+    device: Literal["auto", "cpu"] = Field("auto", description="where the encoder runs")
+    precision: Literal["fp32"] = Field("fp32", description="precision of the exported weights")
+    cache_dir: Path = Field(Path("~/.cache/berth"), description="folder of the exported artifacts")
+    threads: int | None = Field(None, ge=1, description="encoder threads; by default the cores this process may use")
+    max_batch_tokens: int = Field(256, ge=1, description="tokens the encoder runs at once")
+    max_queue_tokens: int = Field(1 << 20, ge=1, description="tokens that may wait; past it requests get 429")
+    max_texts: int = Field(2048, ge=1, description="texts in one request")
+    max_text_chars: int = Field(1_000_000, ge=1, description="characters in one text")
+    max_body_bytes: int = Field(32_000_000, ge=1, description="bytes of one request body")
+    request_timeout: PositiveSeconds = Field(60, description="seconds a request may take")
+    shutdown_grace: Seconds = Field(3, description="seconds between SIGTERM and the closing of the port")
+    shutdown_timeout: Seconds = Field(30, description="seconds the accepted requests then have to finish")
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _ignore_service_link(cls, value: Any) -> Any:
+        """Kubernetes sets BERTH_PORT=tcp://… in every pod beside a Service named berth."""
+        if isinstance(value, str) and value.startswith("tcp://"):
+            default = cls.model_fields["port"].default
+            logger.warning("%sPORT=%s is a Kubernetes service link, not a port; using %s", PREFIX, value, default)
+            return default
+        return value
+
+    @field_validator("cache_dir")
+    @classmethod
+    def _expand_home(cls, value: Path) -> Path:
+        return value.expanduser()
+
+
+def read_settings(arguments: Sequence[str] | None = None, **overrides: Any) -> Settings:
+    """Read flags, then variables, then defaults; `arguments` None reads no flags.
+
+    Raises `SystemExit` with one line where a value is wrong, and prints the help where `--help` asks for it.
+    """
+    for name in unknown_variables(os.environ):
+        logger.warning("%s is not a setting of Berth and has no effect", name)
+    try:
+        return Settings(_cli_parse_args=None if arguments is None else list(arguments), **overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        flag = f"--{name.replace('_', '-')}"
+        raise SystemExit(f"berth: {flag} ({PREFIX}{name.upper()}): {first['msg']}, not {first['input']!r}") from None
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """List the BERTH_ variables that are no setting, Kubernetes' service links left out."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    links = (f"{PREFIX}PORT_", f"{PREFIX}SERVICE_")
+    return sorted(
+        name for name in environment if name.startswith(PREFIX) and name not in known and not name.startswith(links)
+    )
