@@ -87,9 +87,9 @@ def _rows(pooling: Pooling, hidden: Float32Array, lengths: IntArray) -> Float32A
     starts = ends - lengths
     match pooling:
         case Pooling.CLS:
-            return hidden[starts]
+            return np.take(hidden, starts, axis=0)
         case Pooling.LAST:
-            return hidden[ends - 1]
+            return np.take(hidden, ends - 1, axis=0)
         case Pooling.MEAN:
             return _mean(hidden, starts, lengths)
         case Pooling.MAX:
