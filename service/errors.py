@@ -7,7 +7,7 @@
       │        │          │            │              DeadlineError                   the answer would come too late
       │        │          │            └ InvalidInputError                            no tokens, too many, unknown ids
       │        │          └ NotReadyError, ModelNotFoundError                         starting, draining, another model
-      │        └ InvalidInputError                                                    a field of the wrong type or range
+      │        └ MalformedError                                                       a field of the wrong type or range
       └ TooLargeError                                                                 more bytes than the service reads
 
 `ArtifactError` stops a start: the folder to serve is not what its manifest says.
@@ -24,6 +24,10 @@ class InvalidInputError(BerthError):
     def __init__(self, param: str, message: str) -> None:
         super().__init__(f"{param}: {message}" if param else message)
         self.param = param
+
+
+class MalformedError(InvalidInputError):
+    """A body that is no JSON, or not of the shape its route takes."""
 
 
 class TooLargeError(BerthError):

@@ -11,12 +11,12 @@ from fastapi_offline import FastAPIOffline
 from service import __version__
 from service.api.errors import add_error_handlers
 from service.api.middleware import Observe
-from service.api.routes import embeddings, service, similarity, tokens
+from service.api.routes import bert_as_service, embeddings, features, service, similarity, tei, tokens
 from service.api.state import Engine, State
 from service.cores import available_cores
 from service.errors import ArtifactError
 from service.inference.artifact import Artifact
-from service.inference.embedder import Embedder
+from service.inference.embedder import Embedder, Limits
 from service.inference.encoder import CpuEncoder
 from service.inference.probes import check_probes
 from service.inference.runner import Runner
@@ -52,8 +52,18 @@ def create_app(settings: Settings, artifact: Artifact, on_failure: Callable[[], 
     app.state.berth = state
     app.add_middleware(Observe, state=state)
     add_error_handlers(app)
-    for module in (embeddings, similarity, tokens, service):
-        app.include_router(module.router)
+    for router in (
+        embeddings.router,
+        features.router,
+        similarity.router,
+        tokens.router,
+        service.router,
+        tei.encoding,
+        tei.tokens,
+        bert_as_service.router,
+        bert_as_service.status_router,
+    ):
+        app.include_router(router)
     return app
 
 
@@ -77,7 +87,12 @@ async def _load(state: State, artifact: Artifact, on_failure: Callable[[], None]
 
 def _engine(state: State, artifact: Artifact) -> Engine:
     settings, manifest = state.settings, artifact.manifest
-    tokenizer = Tokenizer(artifact.tokenizer, max_tokens=manifest.max_tokens, vocab_size=manifest.vocab_size)
+    tokenizer = Tokenizer(
+        artifact.tokenizer,
+        max_tokens=manifest.max_tokens,
+        vocab_size=manifest.vocab_size,
+        type_vocab_size=manifest.type_vocab_size,
+    )
     encoder = CpuEncoder(artifact)
     check_probes(artifact, encoder)
     runner = Runner(
@@ -87,5 +102,5 @@ def _engine(state: State, artifact: Artifact) -> Engine:
         max_queue_tokens=settings.max_queue_tokens,
         on_batch=state.metrics.count_batch,
     )
-    embedder = Embedder(tokenizer, runner, max_texts=settings.max_texts, max_text_chars=settings.max_text_chars)
-    return Engine(tokenizer, runner, embedder)
+    limits = Limits(settings.max_texts, settings.max_text_chars, settings.max_reply_numbers)
+    return Engine(tokenizer, runner, Embedder(tokenizer, runner, manifest, limits))

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from service.errors import (
     DeadlineError,
     EncoderError,
     InvalidInputError,
+    MalformedError,
     ModelNotFoundError,
     NotReadyError,
     OverloadedError,
@@ -27,18 +28,30 @@ logger = logging.getLogger("berth")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a failure is reported: HTTP status, OpenAI's `type` and `code`."""
+    """How a failure is reported: HTTP status, and the `type` and `code` of OpenAI's shape."""
 
     status: int
     type: str
     code: str
 
 
-INVALID = Kind(400, "invalid_request_error", "invalid_value")
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is to be said of a failure, whatever the shape in which it is said."""
+
+    kind: Kind
+    message: str
+    param: str | None
+
+
+Shape = Callable[[Failure], tuple[int, dict[str, Any]]]
+"""A dialect: how a failure's status and body are spelled for the clients of some routes."""
+
 INTERNAL = Kind(500, "server_error", "internal_error")
 
 KINDS: dict[type[BerthError], Kind] = {
-    InvalidInputError: INVALID,
+    InvalidInputError: Kind(400, "invalid_request_error", "invalid_value"),
+    MalformedError: Kind(400, "invalid_request_error", "invalid_request"),
     ModelNotFoundError: Kind(404, "invalid_request_error", "model_not_found"),
     TooLargeError: Kind(413, "invalid_request_error", "too_large"),
     OverloadedError: Kind(429, "rate_limit_error", "overloaded"),
@@ -49,25 +62,41 @@ KINDS: dict[type[BerthError], Kind] = {
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer every failure in the one shape, `{"error": {"message", "type", "param", "code"}}`."""
+    """Answer every failure in the shape of its route's dialect, OpenAI's unless the route has another."""
     app.add_exception_handler(BerthError, _berth_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
 
 
-def reply(request: Request, kind: Kind, message: str, param: str | None = None, **headers: str) -> Response:
-    """Make the reply, and note its code for the metrics."""
-    request.state.error_code = kind.code
-    body = {"error": {"message": message, "type": kind.type, "param": param or None, "code": kind.code}}
-    return Response(orjson.dumps(body), kind.status, headers, media_type="application/json")
+def failure_of(error: BerthError) -> Failure:
+    """Say what a failure is."""
+    return Failure(KINDS[type(error)], str(error), getattr(error, "param", None) or None)
+
+
+def openai_shape(failure: Failure) -> tuple[int, dict[str, Any]]:
+    """Spell a failure as OpenAI does, and as Berth's own routes do."""
+    kind = failure.kind
+    error = {"message": failure.message, "type": kind.type, "param": failure.param, "code": kind.code}
+    return kind.status, {"error": error}
+
+
+def unexpected(request: Request, error: Exception) -> Response:
+    """Answer what nobody foresaw: the caller learns nothing of it, the log everything."""
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _reply(request, Failure(INTERNAL, "an error inside the service; its log says what", None))
+
+
+def shut_down(request: Request) -> Response:
+    """Answer a request that the shutdown could not wait for any longer."""
+    return _reply(request, failure_of(NotReadyError("the service is shutting down")))
 
 
 async def _berth_error(request: Request, error: Exception) -> Response:
-    kind = KINDS[type(error)]  # type: ignore[index]  # registered for BerthError alone
+    assert isinstance(error, BerthError), "registered for it alone"
     headers = {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    return reply(request, kind, str(error), getattr(error, "param", None), **headers)
+    return _reply(request, failure_of(error), **headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -76,27 +105,25 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     details: dict[str, Any] = max(error.errors(), key=lambda details: len(details["loc"]))
     param = _field(details["loc"][1:])
     message = str(details["msg"]).removeprefix("Value error, ")
-    return reply(request, INVALID, f"{param}: {message}" if param else f"the body: {message}", param)
+    return _reply(request, failure_of(MalformedError(param, message if param else f"the body: {message}")))
 
 
 def _field(location: Sequence[str | int]) -> str:
-    """Spell a place in the body as one would in code: `input[3]`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+    """Spell a place in the body as one would in code, `input[3]`; a union's tags, in angle brackets, are left out."""
+    parts = [part for part in location if not str(part).startswith("<")]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for it alone"
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     kind = Kind(error.status_code, "invalid_request_error", code)
-    return reply(request, kind, f"{request.method} {request.url.path}: {error.detail}", **(error.headers or {}))
+    return _reply(request, Failure(kind, f"{request.method}: {error.detail}", None), **(error.headers or {}))
 
 
-def unexpected(request: Request, error: Exception) -> Response:
-    """Answer what nobody foresaw: the caller learns nothing of it, the log everything."""
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return reply(request, INTERNAL, "an error inside the service; its log says what")
-
-
-def shut_down(request: Request) -> Response:
-    """Answer a request that the shutdown could not wait for any longer."""
-    return reply(request, KINDS[NotReadyError], "the service is shutting down")
+def _reply(request: Request, failure: Failure, **headers: str) -> Response:
+    """Make the reply, and note the failure's code for the metrics."""
+    request.state.error_code = failure.kind.code
+    shape: Shape = getattr(request.state, "error_shape", openai_shape)
+    status, body = shape(failure)
+    return Response(orjson.dumps(body), status, headers, media_type="application/json")

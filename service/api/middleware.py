@@ -102,7 +102,7 @@ class Exchange:
         metrics, embedded = self._berth.metrics, self._embedded()
         metrics.count_request(route, status, seconds)
         if embedded is not None:
-            metrics.count_texts(len(embedded.vectors), embedded.tokens, embedded.truncated, embedded.timings)
+            metrics.count_texts(len(embedded.items), embedded.tokens, embedded.truncated, embedded.timings)
         if status == DISCONNECTED:
             metrics.count_rejected("disconnected")
         elif code := self._scope["state"].get("error_code"):
@@ -114,7 +114,7 @@ class Exchange:
             status,
             seconds * 1e3,
             self._id,
-            len(embedded.vectors) if embedded else 0,
+            len(embedded.items) if embedded else 0,
             embedded.tokens if embedded else 0,
         )
 

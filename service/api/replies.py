@@ -1,16 +1,25 @@
-"""How the answers go out: bytes made by orjson, for large ones off the event loop."""
+"""How the answers go out: JSON made by orjson, raw bytes or Arrow; large ones are made off the event loop."""
 
 import asyncio
 import base64
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Literal
 
+import numpy as np
 import orjson
-from fastapi import Response
+from fastapi import Request, Response
+from numpy.typing import NDArray
 
-from service.inference.types import Float32Array
+from service.errors import InvalidInputError
 
 LARGE_REPLY = 1 << 16
 """Numbers from which a reply is made off the event loop."""
+
+RAW = "application/octet-stream"
+ARROW = "application/vnd.apache.arrow.stream"
+
+Media = Literal["json", "raw", "arrow"]
+Array = NDArray[Any]
 
 
 def json_reply(content: Any) -> Response:
@@ -23,6 +32,46 @@ async def large_json_reply(content: Any, numbers: int) -> Response:
     return json_reply(content) if numbers < LARGE_REPLY else await asyncio.to_thread(json_reply, content)
 
 
-def base64_of(vector: Float32Array) -> str:
-    """Spell a vector as OpenAI does: base64 of little-endian float32."""
-    return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")
+def accepted(request: Request) -> Media:
+    """Say in what form the caller wants vectors; JSON unless it names one of the others."""
+    accept = request.headers.get("accept", "")
+    if RAW in accept:
+        return "raw"
+    if ARROW not in accept:
+        return "json"
+    if find_spec("pyarrow") is None:
+        raise InvalidInputError("Accept", f"{ARROW} needs pyarrow, which is not installed here; {RAW} does not")
+    return "arrow"
+
+
+def binary_reply(vectors: Array, media: Media) -> Response:
+    """Make a reply of vectors [n, width]: raw bytes, row-major and little-endian, or a stream of one Arrow column."""
+    headers = {"x-shape": ",".join(map(str, vectors.shape)), "x-dtype": str(vectors.dtype)}
+    if media == "raw":
+        return Response(_little_endian(vectors), headers=headers, media_type=RAW)
+    return Response(_arrow(vectors), headers=headers, media_type=ARROW)
+
+
+def spelled(vector: Array, encoding_format: Literal["float", "base64"]) -> object:
+    """Spell a vector [width], or rows of them, as numbers or as base64 of its little-endian bytes, as OpenAI does."""
+    if encoding_format == "float":
+        return vector.astype(np.float32) if vector.dtype == np.float16 else np.ascontiguousarray(vector)
+    if vector.ndim == 1:
+        return base64.b64encode(_little_endian(vector)).decode("ascii")
+    return [spelled(row, encoding_format) for row in vector]
+
+
+def _little_endian(vectors: Array) -> bytes:
+    return vectors.astype(vectors.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _arrow(vectors: Array) -> bytes:
+    import pyarrow as pa  # noqa: PLC0415  # an optional package, and slow to import
+
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    batch = pa.record_batch([column], names=["embedding"])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    stream: bytes = sink.getvalue().to_pybytes()
+    return stream

@@ -9,8 +9,9 @@ import orjson
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
+from service.api.errors import Shape, openai_shape
 from service.api.state import State
-from service.errors import BerthError, DeadlineError, InvalidInputError, TooLargeError
+from service.errors import BerthError, DeadlineError, InvalidInputError, MalformedError, TooLargeError
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 LARGE_BODY = 1 << 18
@@ -55,7 +56,7 @@ class JsonRequest(Request):
         try:
             return orjson.loads(body) if len(body) < LARGE_BODY else await asyncio.to_thread(orjson.loads, body)
         except orjson.JSONDecodeError as error:
-            raise InvalidInputError("", f"the body is not valid JSON: {error}") from error
+            raise MalformedError("", f"the body is not valid JSON: {error}") from error
 
     @property
     def _berth(self) -> State:
@@ -65,6 +66,9 @@ class JsonRequest(Request):
 
 class JsonRoute(APIRoute):
     """A route that reads a JSON body as `JsonRequest` does."""
+
+    error_shape: Shape = staticmethod(openai_shape)
+    """The dialect of the route's errors."""
 
     def admit(self, state: State) -> None:
         """Raise what turns a request away before its body is read."""
@@ -76,6 +80,7 @@ class JsonRoute(APIRoute):
 
         async def handle_json(request: Request) -> Response:
             state: State = request.app.state.berth
+            request.state.error_shape = self.error_shape
             self.admit(state)
             _check_content_type(request)
             request.state.deadline = asyncio.get_running_loop().time() + _timeout(
@@ -102,7 +107,7 @@ class EncoderRoute(JsonRoute):
 def _check_content_type(request: Request) -> None:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        raise InvalidInputError("Content-Type", "must be application/json")
+        raise MalformedError("Content-Type", "must be application/json")
 
 
 def _timeout(request: Request, limit: float) -> float:

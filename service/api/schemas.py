@@ -1,117 +1,76 @@
-"""What the requests look like: the pydantic models that FastAPI validates and documents."""
+"""What Berth's own requests look like, OpenAI's among them: the models that FastAPI validates and documents."""
 
-from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, Strict, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
-from service.inference.tokenizer import Truncate
-from service.inference.types import Metric, Text, TokenIds
+from service.api.fields import (
+    FeatureFields,
+    Flag,
+    IdLists,
+    Inputs,
+    Native,
+    OpenAIInput,
+    PositiveInt,
+    Source,
+    StringInputs,
+    Target,
+    Truncate,
+)
+from service.inference.types import Metric
 
-STRING = {"type": "string", "minLength": 1}
-STRINGS = {"type": "array", "items": STRING, "minItems": 1}
-IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2}
+SHIP, BOAT, BREAD = "a ship in harbour", "a boat at its berth", "a slice of bread"
 
-PositiveInt = Annotated[int, Strict(), Field(ge=1)]
-Flag = Annotated[bool, Strict()]
-
-
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """A field that takes one text or a list of them, and which of the two it was."""
-
-    texts: list[Text]
-    single: bool
-
-
-def _fail(message: str) -> PydanticCustomError:
-    return PydanticCustomError("invalid_value", message)
+EncodingFormat = Literal["float", "base64"]
+EmbeddingType = Literal["float32", "float16", "int8", "binary"]
 
 
-def _texts(name: str, value: object) -> Texts:
-    """Read a string or a list of strings."""
-    if isinstance(value, str):
-        return Texts([_text(name, value)], single=True)
-    if not isinstance(value, list):
-        raise _fail("must be a string or a list of strings")
-    if not value:
-        raise _fail("must not be empty")
-    return Texts([_text(f"{name}[{index}]", item, index) for index, item in enumerate(value)], single=False)
-
-
-def _text(name: str, value: object, index: int | None = None) -> Text:
-    place = "" if index is None else f"item {index} "
-    if not isinstance(value, str):
-        raise _fail(f"{place}must be a string")
-    if not value:
-        raise _fail(f"{place}must not be an empty string")
-    return Text(name, value)
-
-
-def _openai_input(value: object) -> Texts:
-    """Read OpenAI's `input`: a string, a list of strings, token ids, or a list of lists of token ids."""
-    if isinstance(value, list) and value and not isinstance(value[0], str):
-        if isinstance(value[0], list):
-            ids = [_ids(item, f"item {index} ") for index, item in enumerate(value)]
-            return Texts([Text(f"input[{index}]", TokenIds(item)) for index, item in enumerate(ids)], single=False)
-        return Texts([Text("input", TokenIds(_ids(value)))], single=True)
-    return _texts("input", value)
-
-
-def _ids(value: object, place: str = "") -> list[int]:
-    # `type() is`: a boolean is an int to isinstance, and no token id
-    if not isinstance(value, list) or not value or not all(type(item) is int for item in value):
-        raise _fail(f"{place}must be a list of token ids, which are integers, and not empty")
-    return value
-
-
-def _id_lists(value: object) -> list[list[int]]:
-    if not isinstance(value, list) or not value:
-        raise _fail("must be a list of lists of token ids, and not empty")
-    return [_ids(item, f"item {index} ") for index, item in enumerate(value)]
-
-
-TEXT_SCHEMA = WithJsonSchema({"anyOf": [STRING, STRINGS]})
-OpenAIInput = Annotated[
-    Texts,
-    PlainValidator(_openai_input),
-    WithJsonSchema({"anyOf": [STRING, STRINGS, IDS, {"type": "array", "items": IDS, "minItems": 1}]}),
-]
-Source = Annotated[Texts, PlainValidator(partial(_texts, "source")), TEXT_SCHEMA]
-Target = Annotated[Texts, PlainValidator(partial(_texts, "target")), TEXT_SCHEMA]
-Inputs = Annotated[Texts, PlainValidator(partial(_texts, "inputs")), TEXT_SCHEMA]
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 class EmbeddingsRequest(BaseModel):
     """OpenAI's request; fields it does not know are ignored, as OpenAI's clients expect."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"input": ["a ship in harbour", "a boat at its berth"]}]})
+    model_config = _example(input=[SHIP, BOAT])
 
     input: OpenAIInput
     model: str | None = None
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: EncodingFormat = "float"
+    embedding_type: EmbeddingType = Field("float32", description="the type of a vector's numbers")
     dimensions: PositiveInt | None = Field(None, description="keep the first so many numbers and normalise again")
     user: str | None = Field(None, description="ignored")
     prompt_name: str | None = Field(None, description="a prompt of the model's, put before each text")
-    truncate: Truncate = Field("end", description="what to do with a text beyond the model's maximum")
+    truncate: Truncate = "end"
 
 
-class NativeRequest(BaseModel):
-    """A request of Berth's own: a field it does not know is an error."""
+class FeatureRequest(FeatureFields):
+    """One representation of a text, normalised or not."""
 
-    model_config = ConfigDict(extra="forbid")
+    normalize: Flag = False
 
 
-class SimilarityRequest(NativeRequest):
+class FeaturesRequest(Native):
+    """Inputs, and what to give of each."""
+
+    model_config = _example(
+        inputs=[SHIP, [SHIP, BOAT], {"tokens": ["a", "ship", "in", "harbour"]}],
+        features=[{"pooling": "cls"}, {"pooling": "mean", "layers": [-2, -1], "merge": "mean", "normalize": True}],
+    )
+
+    inputs: Inputs
+    features: list[FeatureRequest] = Field([FeatureRequest()], min_length=1, max_length=64)
+    model: str | None = None
+    truncate: Truncate = "end"
+    include_tokens: Flag = Field(False, description="tell each input's tokens")
+    on_error: Literal["fail", "report"] = Field("fail", description="`report` answers the inputs that can be encoded")
+    encoding_format: EncodingFormat = "float"
+
+
+class SimilarityRequest(FeatureFields):
     """Texts to compare: each source with each target, or pairwise."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"source": "a ship in harbour", "target": ["a boat at its berth", "a slice of bread"]}]
-        }
-    )
+    model_config = _example(source=SHIP, target=[BOAT, BREAD])
 
     source: Source
     target: Target
@@ -119,24 +78,23 @@ class SimilarityRequest(NativeRequest):
     metric: Metric | None = Field(None, description="the model's own where left out")
     pairwise: Flag = Field(False, description="compare each source with the target beside it")
     top_k: PositiveInt | None = Field(None, description="give the nearest targets of each source instead of scores")
+    granularity: Literal["text", "token"] = Field("text", description="`token` compares two texts token by token")
     truncate: Truncate = "end"
 
 
-class TokenizeRequest(NativeRequest):
+class TokenizeRequest(Native):
     """Texts to tokenize; they are not cut."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": ["a ship in harbour"]}]})
+    model_config = _example(inputs=[SHIP])
 
-    inputs: Inputs
+    inputs: StringInputs
     add_special_tokens: Flag = True
 
 
-class DetokenizeRequest(NativeRequest):
+class DetokenizeRequest(Native):
     """Token ids to turn back into texts."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [[101, 1037, 2911, 102]]}]})
+    model_config = _example(ids=[[101, 1037, 2911, 102]])
 
-    ids: Annotated[
-        list[list[int]], PlainValidator(_id_lists), WithJsonSchema({"type": "array", "items": IDS, "minItems": 1})
-    ]
+    ids: IdLists
     skip_special_tokens: Flag = True

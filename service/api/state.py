@@ -9,9 +9,10 @@ from fastapi import Depends, Request
 from service.errors import InvalidInputError, ModelNotFoundError, NotReadyError
 from service.inference.artifact import Manifest
 from service.inference.embedder import Embedded, Embedder
+from service.inference.reading import Wish
 from service.inference.runner import Runner
-from service.inference.tokenizer import Tokenizer, Truncate
-from service.inference.types import Feature, Text, TokenIds
+from service.inference.tokenizer import Tokenizer
+from service.inference.types import Text, TokenIds
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -47,11 +48,6 @@ class State:
             raise NotReadyError("the model is being loaded")
         return self.engine
 
-    @property
-    def sentence_feature(self) -> Feature:
-        """The one vector a text that the model was trained to give."""
-        return Feature(self.manifest.pooling, (self.manifest.layers,), normalize=self.manifest.normalize)
-
     def check_model(self, name: str | None) -> None:
         """Raise `ModelNotFoundError` where a request names another model."""
         if name is not None and name != self.model_name:
@@ -70,12 +66,9 @@ class State:
         prompt = self.manifest.prompts[name]
         return [Text(text.name, prompt + text.value) if isinstance(text.value, str) else text for text in texts]
 
-    async def embed(
-        self, request: Request, texts: Sequence[Text], features: Sequence[Feature], truncate: Truncate
-    ) -> Embedded:
+    async def embed(self, request: Request, texts: Sequence[Text], wish: Wish) -> Embedded:
         """Encode texts within the request's deadline, and leave on the request what headers, log and metrics tell."""
-        embedder = self.loaded().embedder
-        embedded = await embedder.embed(texts, features, truncate=truncate, deadline=request.state.deadline)
+        embedded = await self.loaded().embedder.embed(texts, wish, deadline=request.state.deadline)
         request.state.embedded = embedded
         return embedded
 

@@ -2,14 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from service.errors import DeadlineError, EncoderError, InvalidInputError
-from service.inference.runner import Runner
-from service.inference.tokenizer import Tokenized, Tokenizer, Truncate
-from service.inference.types import Feature, Text, Unit, Vectors
+from service.errors import BerthError, DeadlineError, InvalidInputError
+from service.inference.artifact import Manifest
+from service.inference.reading import Item, Reading, Wish, read
+from service.inference.runner import Encoded, Runner
+from service.inference.tokenizer import Tokenized, Tokenizer
+from service.inference.types import Text
 
 INLINE_CHARS = 4096
 """Texts up to here are tokenized on the event loop, in a millisecond or less."""
@@ -17,6 +19,15 @@ CHUNK_TEXTS = 64
 CHUNK_CHARS = 1 << 16
 """Bulk is tokenized in chunks of at most so many texts and, but for one long text, characters, so that other requests'
 texts come in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that one request may ask for."""
+
+    texts: int
+    text_chars: int
+    reply_numbers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,71 +39,128 @@ class Timings:
     encode: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Embedded:
-    """A request's vectors, one list of arrays a text, in the order of its features."""
+    """A request's answer, one item an input, or the input's error where the request wants errors reported."""
 
-    vectors: list[Vectors]
+    items: list[Item | BerthError]
     tokens: int
-    truncated: int
     timings: Timings
+
+    @property
+    def answered(self) -> list[Item]:
+        """Give the items that are no errors; all of them where the request did not want errors reported."""
+        return [item for item in self.items if isinstance(item, Item)]
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Count the tokens as OpenAI's API does."""
+        return {"prompt_tokens": self.tokens, "total_tokens": self.tokens}
+
+    @property
+    def truncated(self) -> int:
+        """Count the inputs of which something was cut off."""
+        return sum(item.truncated for item in self.answered)
 
 
 class Embedder:
     """Tokenizer and runner behind one function."""
 
-    def __init__(self, tokenizer: Tokenizer, runner: Runner, *, max_texts: int, max_text_chars: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, runner: Runner, manifest: Manifest, limits: Limits) -> None:
         self._tokenizer = tokenizer
         self._runner = runner
-        self._max_texts = max_texts
-        self._max_text_chars = max_text_chars
+        self._manifest = manifest
+        self._limits = limits
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
 
-    async def embed(
-        self, texts: Sequence[Text], features: Sequence[Feature], *, truncate: Truncate, deadline: float
-    ) -> Embedded:
-        """Encode texts, of which there is at least one, before `deadline` (a time of the event loop's clock).
+    async def embed(self, texts: Sequence[Text], wish: Wish, *, deadline: float) -> Embedded:
+        """Encode inputs, of which there is at least one, before `deadline` (a time of the event loop's clock).
 
         Raises `InvalidInputError`, `TooLargeError`, `OverloadedError`, `DeadlineError` and `EncoderError`.
         """
-        self.check(texts)
+        started = time.perf_counter()
         try:
             async with asyncio.timeout_at(deadline):
-                started = time.perf_counter()
-                tokenized = await self._tokenize(texts, truncate)
+                inputs = await self._read(texts, wish)
+                units = [unit for item in inputs if isinstance(item, Reading) for unit in item.units]
                 tokenize_seconds = time.perf_counter() - started
-                encoded = await self._runner.run([Unit(item.encoding, tuple(features)) for item in tokenized])
+                encoded = await self._runner.run(units) if units else Encoded([], 0.0, 0.0)
         except TimeoutError as error:
             raise DeadlineError("the deadline passed before the vectors were ready") from error
-        vectors = []
-        for text, result in zip(texts, encoded.results, strict=True):
-            if isinstance(result, EncoderError):
-                raise EncoderError(f"{text.name}: {result}")
-            vectors.append(result)
-        return Embedded(
-            vectors,
-            tokens=sum(len(item.encoding) for item in tokenized),
-            truncated=sum(item.truncated for item in tokenized),
-            timings=Timings(tokenize_seconds, encoded.queue_seconds, encoded.encode_seconds),
-        )
+        results = iter(encoded.results)
+        items: list[Item | BerthError] = [
+            item.answer(results) if isinstance(item, Reading) else item for item in inputs
+        ]
+        if not wish.report:
+            _raise_first(items)
+        timings = Timings(tokenize_seconds, encoded.queue_seconds, encoded.encode_seconds)
+        return Embedded(items, sum(map(len, units)), timings)
 
     def check(self, texts: Sequence[Text]) -> None:
         """Raise `InvalidInputError` where there are more texts, or a longer one, than one request may have."""
-        if len(texts) > self._max_texts:
-            field = texts[0].name.partition("[")[0]
-            raise InvalidInputError(field, f"{len(texts)} texts, at most {self._max_texts} in one request")
-        for text in texts:
-            if len(text.value) > self._max_text_chars:
-                raise InvalidInputError(text.name, f"{len(text.value)} characters, at most {self._max_text_chars}")
+        self._check_count(texts)
+        _raise_first([self._error_of(text) for text in texts])
 
-    async def _tokenize(self, texts: Sequence[Text], truncate: Truncate) -> list[Tokenized]:
+    async def _read(self, texts: Sequence[Text], wish: Wish) -> list[Reading | InvalidInputError]:
+        """Tokenize the inputs; a bad one is its error, or the request's where it does not want errors reported."""
+        self._check_count(texts)
+        errors = [self._error_of(text) for text in texts]
+        if not wish.report:
+            _raise_first(errors)
+        good = [text for text, error in zip(texts, errors, strict=True) if error is None]
+        tokenized = iter(await self._tokenize(good, wish))
+        inputs = [
+            error or self._reading(text, next(tokenized), wish) for text, error in zip(texts, errors, strict=True)
+        ]
+        if not wish.report:
+            _raise_first(inputs)
+        self._check_reply(inputs)
+        return inputs
+
+    def _reading(self, text: Text, tokenized: Tokenized | InvalidInputError, wish: Wish) -> Reading | InvalidInputError:
+        if isinstance(tokenized, InvalidInputError):
+            return tokenized
+        try:
+            return read(text.name, wish, tokenized, self._manifest.max_tokens)
+        except InvalidInputError as error:
+            return error
+
+    async def _tokenize(self, texts: Sequence[Text], wish: Wish) -> list[Tokenized | InvalidInputError]:
+        def encode(some: Sequence[Text]) -> list[Tokenized | InvalidInputError]:
+            return self._tokenizer.encode(some, wish.truncation, detailed=wish.detailed, table=wish.table)
+
         if sum(len(text.value) for text in texts) <= INLINE_CHARS:
-            return self._tokenizer.encode(texts, truncate)
+            return encode(texts)
         loop = asyncio.get_running_loop()
-        tokenized: list[Tokenized] = []
+        tokenized: list[Tokenized | InvalidInputError] = []
         for chunk in _chunks(texts):
-            tokenized += await loop.run_in_executor(self._thread, self._tokenizer.encode, chunk, truncate)
+            tokenized += await loop.run_in_executor(self._thread, encode, chunk)
         return tokenized
+
+    def _check_count(self, texts: Sequence[Text]) -> None:
+        if len(texts) > self._limits.texts:
+            field = texts[0].name.partition("[")[0]
+            raise InvalidInputError(field, f"{len(texts)} texts, at most {self._limits.texts} in one request")
+
+    def _error_of(self, text: Text) -> InvalidInputError | None:
+        length = len(text.value)
+        if not length:
+            return InvalidInputError(text.name, "must not be empty")
+        if length > self._limits.text_chars:
+            return InvalidInputError(text.name, f"{length} characters, at most {self._limits.text_chars}")
+        return None
+
+    def _check_reply(self, inputs: Sequence[Reading | InvalidInputError]) -> None:
+        numbers = sum(item.numbers(self._manifest.hidden_size) for item in inputs if isinstance(item, Reading))
+        if numbers > self._limits.reply_numbers:
+            limit = self._limits.reply_numbers
+            raise InvalidInputError("features", f"the reply would hold {numbers} numbers, at most {limit}")
+
+
+def _raise_first(outcomes: Iterable[object]) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome, BerthError):
+            raise outcome
 
 
 def _chunks(texts: Sequence[Text]) -> Iterator[list[Text]]:

@@ -64,6 +64,11 @@ def normalize(vectors: Float32Array) -> Float32Array:
     return np.asarray(vectors / np.maximum(norms, np.float32(1e-12)))
 
 
+def shortened(vectors: Float32Array, dimensions: int) -> Float32Array:
+    """Keep the first numbers of each vector and normalise again: Matryoshka, Kusupati et al. 2022."""
+    return normalize(vectors[:, :dimensions])
+
+
 def sum_of(states: Sequence[Float32Array]) -> Float32Array:
     """Add arrays of one shape, one after the other."""
     total = states[0].copy()

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from service.inference.types import Float32Array, Metric
 
 Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.intp]
 
 ROWS = 64
 """Source rows that the Manhattan distance takes at once: it needs [rows, targets, width] of memory."""
@@ -37,9 +38,14 @@ def pairwise_scores(metric: Metric, source: Float32Array, target: Float32Array) 
             return -np.asarray(np.abs(a - b).sum(axis=1))
 
 
-def best(matrix: Float64Array, count: int) -> NDArray[np.intp]:
+def best(matrix: Float64Array, count: int) -> IntArray:
     """Give the columns of each row's best scores, best first, equals in their order: [n, min(count, m)]."""
     return np.argsort(-matrix, axis=1, kind="stable")[:, :count]
+
+
+def max_sim(matrix: Float64Array) -> float:
+    """Sum over the rows of a token-by-token matrix each one's best score: ColBERT's late interaction."""
+    return float(matrix.max(axis=1).sum())
 
 
 def _prepared(metric: Metric, vectors: Float32Array) -> Float64Array:

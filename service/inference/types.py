@@ -57,6 +57,13 @@ class Feature:
     normalize: bool = False
     exclude_special: bool = False
 
+    def width(self, hidden_size: int) -> int:
+        """Count the numbers of one vector of this feature."""
+        if self.pooling is Pooling.POOLER:
+            return hidden_size
+        merged = hidden_size * (len(self.layers) if self.merge is Merge.CONCAT else 1)
+        return 2 * merged if self.pooling is Pooling.MEAN_MAX else merged
+
 
 @dataclass(frozen=True, slots=True)
 class TokenIds:
@@ -70,11 +77,34 @@ class TokenIds:
 
 
 @dataclass(frozen=True, slots=True)
+class TextPair:
+    """Two texts in one encoding: the first's tokens have type id 0, the second's 1."""
+
+    first: str
+    second: str
+
+    def __len__(self) -> int:
+        """Count the characters."""
+        return len(self.first) + len(self.second)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitText:
+    """A text whose words were split by the caller."""
+
+    words: list[str]
+
+    def __len__(self) -> int:
+        """Count the characters."""
+        return sum(map(len, self.words))
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """One input and the name that an error about it should use, as in `input[3]`."""
 
     name: str
-    value: str | TokenIds
+    value: str | TextPair | SplitText | TokenIds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,6 +123,12 @@ class Encoding:
     def __len__(self) -> int:
         """Count the tokens, special ones too."""
         return len(self.ids)
+
+    def take(self, places: NDArray[np.intp]) -> "Encoding":
+        """Give the encoding of some of its tokens."""
+        special = None if self.special is None else self.special[places]
+        words = None if self.words is None else self.words[places]
+        return Encoding(self.ids[places], self.type_ids[places], special, words)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,12 +3,14 @@
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from service.api.replies import base64_of, large_json_reply
+from service.api.replies import Array, accepted, binary_reply, large_json_reply, spelled
 from service.api.requests import EncoderRoute
-from service.api.schemas import EmbeddingsRequest
-from service.api.state import CurrentState, State
-from service.errors import InvalidInputError
-from service.inference.pooling import normalize
+from service.api.schemas import EmbeddingsRequest, EmbeddingType
+from service.api.state import CurrentState
+from service.api.wishes import check_dimensions, sentence_feature, truncation_of
+from service.inference.pooling import shortened
+from service.inference.quantization import to_binary, to_int8
+from service.inference.reading import Wish
 from service.inference.types import Float32Array
 
 router = APIRouter(route_class=EncoderRoute, tags=["vectors"])
@@ -16,29 +18,43 @@ router = APIRouter(route_class=EncoderRoute, tags=["vectors"])
 
 @router.post("/v1/embeddings", summary="One vector a text, as OpenAI's API gives it")
 async def embeddings(body: EmbeddingsRequest, request: Request, state: CurrentState) -> Response:
-    """Encode texts, or token ids as `/v1/tokenize` gives them, with the model's own pooling and normalisation."""
+    """Encode texts, or token ids as `/v1/tokenize` gives them, with the model's own pooling and normalisation.
+
+    `embedding_type` `int8` gives numbers from -127 to 127 and each vector's `scale`; `binary` gives the signs, eight
+    to a byte, the first the highest bit, less 128. With `Accept: application/octet-stream` the vectors come as raw
+    bytes.
+    """
     state.check_model(body.model)
-    _check_dimensions(state, body.dimensions)
+    check_dimensions(body.dimensions, state.manifest)
+    media = accepted(request)
     texts = state.prompted(body.input.texts, body.prompt_name)
-    embedded = await state.embed(request, texts, [state.sentence_feature], body.truncate)
-    vectors = np.stack([vector for [vector] in embedded.vectors])
+    wish = Wish((sentence_feature(state.manifest),), truncation_of(body.truncate, state.manifest))
+    embedded = await state.embed(request, texts, wish)
+    vectors = np.stack([item.vectors[0] for item in embedded.answered])
     if body.dimensions is not None:
-        vectors = normalize(vectors[:, : body.dimensions])
-    return await large_json_reply(_content(state, vectors, embedded.tokens, body.encoding_format), vectors.size)
+        vectors = shortened(vectors, body.dimensions)
+    numbers, scales = _quantized(vectors, body.embedding_type)
+    if media != "json":
+        return binary_reply(numbers, media)
+    data: list[dict[str, object]] = [
+        {"object": "embedding", "index": index, "embedding": spelled(vector, body.encoding_format)}
+        for index, vector in enumerate(numbers)
+    ]
+    for item, scale in zip(data, scales, strict=False):
+        item["scale"] = scale
+    content = {"object": "list", "data": data, "model": state.model_name, "usage": embedded.usage}
+    return await large_json_reply(content, vectors.size)
 
 
-def _check_dimensions(state: State, dimensions: int | None) -> None:
-    if dimensions is not None and dimensions > state.manifest.hidden_size:
-        raise InvalidInputError("dimensions", f"must be at most the model's {state.manifest.hidden_size}")
-
-
-def _content(state: State, vectors: Float32Array, tokens: int, encoding_format: str) -> object:
-    spell = base64_of if encoding_format == "base64" else np.asarray
-    return {
-        "object": "list",
-        "data": [
-            {"object": "embedding", "index": index, "embedding": spell(vector)} for index, vector in enumerate(vectors)
-        ],
-        "model": state.model_name,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    }
+def _quantized(vectors: Float32Array, embedding_type: EmbeddingType) -> tuple[Array, list[float]]:
+    """Give the numbers to send and, for int8, each vector's scale."""
+    match embedding_type:
+        case "float32":
+            return vectors, []
+        case "float16":
+            return vectors.astype(np.float16), []
+        case "int8":
+            numbers, scales = to_int8(vectors)
+            return numbers, scales.tolist()
+        case "binary":
+            return to_binary(vectors), []

@@ -1,6 +1,7 @@
 """POST /v1/similarity: how near texts are to each other."""
 
 import asyncio
+from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
@@ -8,10 +9,12 @@ from fastapi import APIRouter, Request, Response
 from service.api.replies import json_reply
 from service.api.requests import EncoderRoute
 from service.api.schemas import SimilarityRequest
-from service.api.state import CurrentState
+from service.api.state import CurrentState, State
+from service.api.wishes import feature_of, truncation_of
 from service.errors import InvalidInputError
-from service.inference.similarity import Float64Array, best, pairwise_scores, scores
-from service.inference.types import Float32Array, Metric
+from service.inference.reading import Item, Wish
+from service.inference.similarity import Float64Array, IntArray, best, max_sim, pairwise_scores, scores
+from service.inference.types import Feature, Metric, Pooling
 
 MAX_SCORES = 1 << 20
 """The most scores that one reply holds."""
@@ -27,26 +30,45 @@ async def similarity(body: SimilarityRequest, request: Request, state: CurrentSt
 
     `scores` is a number for two strings, a list for a string and a list, a matrix (a row a source) for two lists, and a
     list for two lists that are `pairwise`. With `top_k` the answer has `matches` instead: for each source its nearest
-    targets as `{"index", "score"}`, nearest first.
+    targets as `{"index", "score"}`, nearest first. With `granularity` `token`, two strings are compared token by token:
+    `scores` is their matrix, `source_tokens` and `target_tokens` say what its rows and columns are, and `max_sim` is
+    the late-interaction score, the sum over the source's tokens of each one's best score (Khattab and Zaharia 2020).
     """
     state.check_model(body.model)
     _check(body)
-    count = len(body.source.texts)
-    embedded = await state.embed(
-        request, [*body.source.texts, *body.target.texts], [state.sentence_feature], body.truncate
-    )
-    vectors = np.stack([vector for [vector] in embedded.vectors])
+    feature = _feature(body, state)
+    wish = Wish((feature,), truncation_of(body.truncate, state.manifest), table=body.granularity == "token")
+    embedded = await state.embed(request, [*body.source.texts, *body.target.texts], wish)
     metric = body.metric or state.manifest.similarity
-    arguments = (body, metric, vectors[:count], vectors[count:])
-    large = count * (len(vectors) - count) * vectors.shape[1] > INLINE_PRODUCTS
-    compared = await asyncio.to_thread(_compare, *arguments) if large else _compare(*arguments)
-    content = {"model": state.model_name, **compared}
-    content["usage"] = {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}
-    return await asyncio.to_thread(json_reply, content) if large else json_reply(content)
+    large = _products(body, embedded.answered) > INLINE_PRODUCTS
+    compare = _compare_tokens if body.granularity == "token" else _compare_texts
+
+    def reply() -> Response:
+        compared = compare(body, metric, embedded.answered)
+        return json_reply({"model": state.model_name, **compared, "usage": embedded.usage})
+
+    return await asyncio.to_thread(reply) if large else reply()
+
+
+def _feature(body: SimilarityRequest, state: State) -> Feature:
+    if body.granularity == "token":
+        if body.pooling not in (None, Pooling.NONE):
+            raise InvalidInputError(
+                "pooling", "does not go with granularity `token`, which compares tokens as they are"
+            )
+        body = body.model_copy(update={"pooling": Pooling.NONE})
+    elif body.pooling in (Pooling.NONE, Pooling.WORDS):
+        raise InvalidInputError("pooling", "must give one vector a text; granularity `token` compares tokens")
+    return feature_of(body, state.manifest, normalize=state.manifest.normalize)
 
 
 def _check(body: SimilarityRequest) -> None:
     sources, targets = len(body.source.texts), len(body.target.texts)
+    if body.granularity == "token":
+        if not (body.source.single and body.target.single):
+            raise InvalidInputError("granularity", "`token` compares two strings, not lists")
+        if body.pairwise or body.top_k is not None:
+            raise InvalidInputError("granularity", "`token` goes with neither pairwise nor top_k")
     if body.pairwise and sources != targets:
         raise InvalidInputError("pairwise", f"needs as many targets as sources, not {targets} and {sources}")
     if body.pairwise and body.top_k is not None:
@@ -56,7 +78,16 @@ def _check(body: SimilarityRequest) -> None:
         raise InvalidInputError("target", f"{sources * given} scores, at most {MAX_SCORES}; use top_k")
 
 
-def _compare(body: SimilarityRequest, metric: Metric, source: Float32Array, target: Float32Array) -> dict[str, object]:
+def _products(body: SimilarityRequest, items: list[Item]) -> int:
+    width = int(items[0].vectors[0].shape[-1])
+    if body.granularity == "token":
+        return len(items[0].vectors[0]) * len(items[1].vectors[0]) * width
+    return len(body.source.texts) * (1 if body.pairwise else len(body.target.texts)) * width
+
+
+def _compare_texts(body: SimilarityRequest, metric: Metric, items: list[Item]) -> dict[str, Any]:
+    vectors = np.stack([item.vectors[0] for item in items])
+    source, target = np.split(vectors, [len(body.source.texts)])
     if body.pairwise:
         paired = pairwise_scores(metric, source, target)
         return {"scores": paired[0].item() if body.source.single and body.target.single else paired}
@@ -64,10 +95,26 @@ def _compare(body: SimilarityRequest, metric: Metric, source: Float32Array, targ
     if body.top_k is not None:
         matches = [_matches(row, columns) for row, columns in zip(matrix, best(matrix, body.top_k), strict=True)]
         return {"matches": matches[0] if body.source.single else matches}
-    if body.source.single and body.target.single:
-        return {"scores": matrix.item()}
-    return {"scores": matrix[0] if body.source.single else matrix[:, 0].copy() if body.target.single else matrix}
+    return {"scores": _shaped(matrix, body)}
 
 
-def _matches(row: Float64Array, columns: np.typing.NDArray[np.intp]) -> list[dict[str, object]]:
+def _compare_tokens(_: SimilarityRequest, metric: Metric, items: list[Item]) -> dict[str, Any]:
+    source, target = items
+    matrix = scores(metric, source.vectors[0], target.vectors[0])
+    return {
+        "scores": matrix,
+        "max_sim": max_sim(matrix),
+        "source_tokens": source.table,
+        "target_tokens": target.table,
+    }
+
+
+def _shaped(matrix: Float64Array, body: SimilarityRequest) -> object:
+    """Leave out the axis of a side that was one string."""
+    if body.source.single:
+        return matrix.item() if body.target.single else matrix[0]
+    return matrix[:, 0].copy() if body.target.single else matrix
+
+
+def _matches(row: Float64Array, columns: IntArray) -> list[dict[str, object]]:
     return [{"index": int(column), "score": float(row[column])} for column in columns]

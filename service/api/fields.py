@@ -1,0 +1,192 @@
+"""The fields that several requests have: texts and inputs as their callers write them, truncation, features."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    PlainValidator,
+    Strict,
+    Tag,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from service.inference.truncation import Combine
+from service.inference.types import Pooling, SplitText, Text, TextPair, TokenIds
+
+STRING = {"type": "string", "minLength": 1}
+STRINGS = {"type": "array", "items": STRING, "minItems": 1}
+IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2}
+PAIR = {"type": "array", "items": STRING, "minItems": 2, "maxItems": 2}
+SPLIT = {"type": "object", "properties": {"tokens": STRINGS}, "required": ["tokens"], "additionalProperties": False}
+
+Integer = Annotated[int, Strict()]
+PositiveInt = Annotated[int, Strict(), Field(ge=1)]
+Flag = Annotated[bool, Strict()]
+
+
+class Native(BaseModel):
+    """A part of Berth's own requests: a field it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A field that takes one text or a list of them, and which of the two it was."""
+
+    texts: list[Text]
+    single: bool
+
+
+def texts_of(name: str, value: object) -> Texts:
+    """Read a string or a list of strings."""
+    if isinstance(value, str):
+        return Texts([Text(name, value)], single=True)
+    items = _listed(value, "must be a string or a list of strings")
+    return Texts([Text(f"{name}[{index}]", _string(item, index)) for index, item in enumerate(items)], single=False)
+
+
+def texts_or_ids_of(name: str, value: object) -> Texts:
+    """Read a string, a list of strings, token ids, or a list of lists of token ids, as OpenAI's `input` takes them."""
+    if not isinstance(value, list) or not value or isinstance(value[0], str):
+        return texts_of(name, value)
+    if isinstance(value[0], list):
+        lists = enumerate(id_lists_of(value))
+        return Texts([Text(f"{name}[{index}]", TokenIds(ids)) for index, ids in lists], single=False)
+    return Texts([Text(name, TokenIds(_ids(value)))], single=True)
+
+
+def inputs_of(value: object) -> list[Text]:
+    """Read the inputs of `/v1/features`: each a text, a pair, or words already split."""
+    items = [value] if isinstance(value, str) else _listed(value, "must be a list of inputs")
+    return [Text(f"inputs[{index}]", _input(item, index)) for index, item in enumerate(items)]
+
+
+def id_lists_of(value: object) -> list[list[int]]:
+    """Read lists of token ids."""
+    items = _listed(value, "must be a list of lists of token ids")
+    return [_ids(item, f"item {index} ") for index, item in enumerate(items)]
+
+
+def ids_or_lists_of(value: object) -> list[list[int]]:
+    """Read token ids, or lists of them."""
+    return id_lists_of(value) if isinstance(value, list) and value and isinstance(value[0], list) else [_ids(value)]
+
+
+def _input(value: object, index: int) -> str | TextPair | SplitText:
+    match value:
+        case str():
+            return value
+        case [str(first), str(second)]:
+            return TextPair(first, second)
+        case {"tokens": [*words], **others} if not others and words and all(isinstance(word, str) for word in words):
+            return SplitText(words)
+    raise _failure(f'item {index} must be a string, a pair of strings, or {{"tokens": [strings]}}')
+
+
+def _listed(value: object, message: str) -> list[object]:
+    if not isinstance(value, list):
+        raise _failure(message)
+    if not value:
+        raise _failure("must not be empty")
+    return value
+
+
+def _string(value: object, index: int) -> str:
+    if not isinstance(value, str):
+        raise _failure(f"item {index} must be a string")
+    return value
+
+
+def _ids(value: object, place: str = "") -> list[int]:
+    # `type() is`: a boolean is an int to isinstance, and no token id
+    if not isinstance(value, list) or not value or not all(type(item) is int for item in value):
+        raise _failure(f"{place}must be a list of token ids, which are integers, and not empty")
+    return value
+
+
+def _failure(message: str) -> PydanticCustomError:
+    return PydanticCustomError("invalid_value", "{message}", {"message": message})
+
+
+TEXT_SCHEMA = WithJsonSchema({"anyOf": [STRING, STRINGS]})
+TEXT_OR_IDS_SCHEMA = WithJsonSchema({"anyOf": [STRING, STRINGS, IDS, {"type": "array", "items": IDS, "minItems": 1}]})
+OpenAIInput = Annotated[Texts, PlainValidator(partial(texts_or_ids_of, "input")), TEXT_OR_IDS_SCHEMA]
+TeiInputs = Annotated[Texts, PlainValidator(partial(texts_or_ids_of, "inputs")), TEXT_OR_IDS_SCHEMA]
+Source = Annotated[Texts, PlainValidator(partial(texts_of, "source")), TEXT_SCHEMA]
+Target = Annotated[Texts, PlainValidator(partial(texts_of, "target")), TEXT_SCHEMA]
+StringInputs = Annotated[Texts, PlainValidator(partial(texts_of, "inputs")), TEXT_SCHEMA]
+Inputs = Annotated[
+    list[Text],
+    PlainValidator(inputs_of),
+    WithJsonSchema({"anyOf": [STRING, {"type": "array", "items": {"anyOf": [STRING, PAIR, SPLIT]}, "minItems": 1}]}),
+]
+TeiIds = Annotated[
+    list[list[int]],
+    PlainValidator(ids_or_lists_of),
+    WithJsonSchema({"anyOf": [IDS, {"type": "array", "items": IDS, "minItems": 1}]}),
+]
+IdLists = Annotated[
+    list[list[int]], PlainValidator(id_lists_of), WithJsonSchema({"type": "array", "items": IDS, "minItems": 1})
+]
+
+
+class HeadCut(Native):
+    """`middle` with the number of tokens to keep of the beginning; the rest of the room is the end's."""
+
+    head: Annotated[int, Strict(), Field(ge=0)]
+
+
+class WindowCut(Native):
+    """Read the whole text in windows of so many tokens, [CLS] and [SEP] too, whose starts are `stride` tokens apart."""
+
+    window: PositiveInt | None = None
+    stride: PositiveInt | None = None
+    combine: Combine = Combine.MEAN
+
+
+class Weights(Native):
+    """A number a layer: their weighted sum, ELMo's scalar mix."""
+
+    weights: Annotated[list[FiniteFloat], Field(min_length=1)]
+
+
+def _truncate_shape(value: Any) -> str:
+    """Choose the member of a union by the value's shape, so that an error speaks of what was meant."""
+    if isinstance(value, dict):
+        return "<head>" if "head" in value else "<window>"
+    return "<name>"
+
+
+def _merge_shape(value: Any) -> str:
+    return "<weights>" if isinstance(value, dict) else "<name>"
+
+
+Truncate = Annotated[
+    Annotated[Literal["end", "start", "middle", "error"], Tag("<name>")]
+    | Annotated[HeadCut, Tag("<head>")]
+    | Annotated[WindowCut, Tag("<window>")],
+    Discriminator(_truncate_shape),
+    Field(description="what to do with a text beyond the model's maximum"),
+]
+
+
+class FeatureFields(Native):
+    """One representation of a text."""
+
+    pooling: Pooling | None = Field(None, description="how tokens become one vector; the model's own where left out")
+    layers: Annotated[list[Integer], Field(min_length=1, max_length=128)] | None = Field(
+        None, description="0 is the embeddings, 1 the first block, -1 the last; the last alone where left out"
+    )
+    merge: Annotated[
+        Annotated[Literal["concat", "mean", "sum"], Tag("<name>")] | Annotated[Weights, Tag("<weights>")],
+        Discriminator(_merge_shape),
+    ] = Field("concat", description="how several layers become one")
+    exclude_special: Flag = Field(False, description="leave [CLS] and [SEP] out of the pooling, not of the attention")

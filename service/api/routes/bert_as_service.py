@@ -1,0 +1,80 @@
+"""bert-as-service's HTTP routes, for the users it left behind: translations into Berth's own calls, nothing else.
+
+What it fixed at its start are settings here: the pooling and the layers (`REDUCE_MEAN` of layer -2 by default), without
+normalisation. Its `mask_cls_sep` is not offered.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from service import __version__
+from service.api.fields import FeatureFields, Flag
+from service.api.replies import json_reply, large_json_reply
+from service.api.requests import EncoderRoute
+from service.api.state import CurrentState
+from service.api.wishes import feature_of
+from service.errors import MalformedError
+from service.inference.reading import Wish
+from service.inference.types import Text, TextPair, TokenIds
+
+SEPARATOR = " ||| "
+"""Between the two texts of a pair."""
+
+router = APIRouter(route_class=EncoderRoute, tags=["bert-as-service"])
+
+
+class EncodeRequest(BaseModel):
+    """bert-as-service's request."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": 1, "texts": ["a ship in harbour"]}]})
+
+    id: Any = None
+    texts: Annotated[list[str] | list[list[str]], Field(min_length=1)]
+    is_tokenized: Flag = False
+
+
+@router.post("/encode", summary="One vector a text, pooled as the settings say")
+async def encode(body: EncodeRequest, request: Request, state: CurrentState) -> Response:
+    """Encode texts, pairs written as `first ||| second`, or with `is_tokenized` lists of word pieces."""
+    fields = FeatureFields(pooling=state.settings.encode_pooling, layers=state.settings.encode_layers)
+    feature = feature_of(fields, state.manifest)
+    to_ids = state.loaded().tokenizer.framed_ids
+    texts = []
+    for index, text in enumerate(body.texts):
+        if isinstance(text, list) != body.is_tokenized:
+            raise MalformedError(f"texts[{index}]", "must be a list of strings with is_tokenized, else a string")
+        value = _text_or_pair(text) if isinstance(text, str) else TokenIds(to_ids(text))
+        texts.append(Text(f"texts[{index}]", value))
+    embedded = await state.embed(request, texts, Wish((feature,)))
+    vectors = [item.vectors[0] for item in embedded.answered]
+    content = {"id": body.id, "result": vectors, "status": 200}
+    return await large_json_reply(content, sum(vector.size for vector in vectors))
+
+
+def _text_or_pair(text: str) -> str | TextPair:
+    first, separator, second = text.rpartition(SEPARATOR)
+    return TextPair(first, second) if separator else text
+
+
+status_router = APIRouter(tags=["bert-as-service"])
+
+
+@status_router.get("/status/server", summary="What the service is")
+async def status(state: CurrentState) -> Response:
+    """Give those of bert-as-service's fields that mean something here."""
+    settings, manifest = state.settings, state.manifest
+    return json_reply(
+        {
+            "status": 200,
+            "server_version": __version__,
+            "model_dir": state.model_name,
+            "max_seq_len": manifest.max_tokens,
+            "pooling_strategy": settings.encode_pooling,
+            "pooling_layer": settings.encode_layers,
+            "http_port": settings.port,
+            "cpu": manifest.target == "cpu",
+            "num_worker": 1,
+        }
+    )

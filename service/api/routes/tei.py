@@ -1,0 +1,208 @@
+"""text-embeddings-inference's routes, for its clients: translations into Berth's own calls, nothing else.
+
+Fields, statuses and error bodies are those that TEI's OpenAPI description gives.
+"""
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from service.api.errors import KINDS, Failure
+from service.api.fields import Flag, PositiveInt, StringInputs, TeiIds, TeiInputs
+from service.api.replies import json_reply, large_json_reply
+from service.api.requests import EncoderRoute, JsonRoute
+from service.api.state import CurrentState, State
+from service.api.wishes import check_dimensions, sentence_feature
+from service.errors import EncoderError, InvalidInputError, MalformedError
+from service.inference.embedder import Embedded
+from service.inference.pooling import shortened
+from service.inference.reading import Wish
+from service.inference.similarity import scores
+from service.inference.tokenizer import Token
+from service.inference.truncation import Cut, Truncation
+from service.inference.types import Feature, Metric, Pooling, Text
+
+STATUSES = {KINDS[InvalidInputError]: 413, KINDS[MalformedError]: 422, KINDS[EncoderError]: 424}
+ERROR_TYPES = {413: "Validation", 422: "Tokenizer", 429: "Overloaded", 503: "Unhealthy"}
+
+
+def tei_shape(failure: Failure) -> tuple[int, dict[str, Any]]:
+    """Spell a failure as TEI does."""
+    status = STATUSES.get(failure.kind, failure.kind.status)
+    return status, {"error": failure.message, "error_type": ERROR_TYPES.get(status, "Backend")}
+
+
+class TeiRoute(JsonRoute):
+    """A route whose errors are TEI's."""
+
+    error_shape = staticmethod(tei_shape)
+
+
+class TeiEncoderRoute(EncoderRoute):
+    """A route that uses the encoder and whose errors are TEI's."""
+
+    error_shape = staticmethod(tei_shape)
+
+
+encoding = APIRouter(route_class=TeiEncoderRoute, tags=["text-embeddings-inference"])
+tokens = APIRouter(route_class=TeiRoute, tags=["text-embeddings-inference"])
+
+
+class Reading(BaseModel):
+    """How TEI's clients want texts read."""
+
+    truncate: Flag | None = Field(None, description="false refuses a text beyond the model's maximum")
+    truncation_direction: Literal["Right", "Left", "right", "left"] = "Right"
+    prompt_name: str | None = None
+
+    def truncation(self) -> Truncation:
+        """Give the truncation; cutting is the default, as `/info` says with `auto_truncate`."""
+        if self.truncate is False:
+            return Truncation(Cut.ERROR)
+        return Truncation(Cut.START if self.truncation_direction.lower() == "left" else Cut.END)
+
+
+class EmbedRequest(Reading):
+    """One vector a text."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": ["a ship in harbour"]}]})
+
+    inputs: TeiInputs
+    normalize: Flag = True
+    dimensions: PositiveInt | None = None
+
+
+class EmbedAllRequest(Reading):
+    """One vector a token."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": ["a ship in harbour"]}]})
+
+    inputs: TeiInputs
+
+
+class Sentences(BaseModel):
+    """A sentence and those to compare it with."""
+
+    source_sentence: str
+    sentences: Annotated[list[str], Field(min_length=1)]
+
+
+class SentenceSimilarityRequest(BaseModel):
+    """How near sentences are to one of them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"inputs": {"source_sentence": "a ship in harbour", "sentences": ["a boat at its berth", "bread"]}}
+            ]
+        }
+    )
+
+    inputs: Sentences
+    parameters: Reading | None = None
+
+
+class TokenizeRequest(BaseModel):
+    """Texts to tokenize."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "a ship in harbour"}]})
+
+    inputs: StringInputs
+    add_special_tokens: Flag = True
+    prompt_name: str | None = None
+
+
+class DecodeRequest(BaseModel):
+    """Token ids to turn back into texts."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [101, 1037, 2911, 102]}]})
+
+    ids: TeiIds
+    skip_special_tokens: Flag = True
+
+
+def _root_shape(value: Any) -> str:
+    inputs = value.get("inputs") if isinstance(value, dict) else None
+    return "<similarity>" if isinstance(inputs, dict) else "<embed>"
+
+
+RootRequest = Annotated[
+    Annotated[EmbedRequest, Tag("<embed>")] | Annotated[SentenceSimilarityRequest, Tag("<similarity>")],
+    Discriminator(_root_shape),
+]
+
+
+@encoding.post("/embed", summary="One vector a text")
+async def embed(body: EmbedRequest, request: Request, state: CurrentState) -> Response:
+    """Encode texts with the model's own pooling."""
+    check_dimensions(body.dimensions, state.manifest)
+    feature = replace(sentence_feature(state.manifest), normalize=body.normalize)
+    embedded = await _embedded(request, state, body.inputs.texts, body, feature)
+    vectors = np.stack([item.vectors[0] for item in embedded.answered])
+    if body.dimensions is not None:
+        vectors = shortened(vectors, body.dimensions) if body.normalize else vectors[:, : body.dimensions]
+    return await large_json_reply(np.ascontiguousarray(vectors), vectors.size)
+
+
+@encoding.post("/embed_all", summary="One vector a token")
+async def embed_all(body: EmbedAllRequest, request: Request, state: CurrentState) -> Response:
+    """Encode texts and give the last hidden state of each token, special ones too."""
+    feature = Feature(Pooling.NONE, (state.manifest.layers,))
+    embedded = await _embedded(request, state, body.inputs.texts, body, feature)
+    vectors = [item.vectors[0] for item in embedded.answered]
+    return await large_json_reply(vectors, sum(vector.size for vector in vectors))
+
+
+@encoding.post("/similarity", summary="How near sentences are to one of them")
+async def similarity(body: SentenceSimilarityRequest, request: Request, state: CurrentState) -> Response:
+    """Give the cosine of the source sentence with each of the others."""
+    source = Text("inputs.source_sentence", body.inputs.source_sentence)
+    others = [Text(f"inputs.sentences[{index}]", text) for index, text in enumerate(body.inputs.sentences)]
+    feature = sentence_feature(state.manifest)
+    embedded = await _embedded(request, state, [source, *others], body.parameters or Reading(), feature)
+    vectors = np.stack([item.vectors[0] for item in embedded.answered])
+    return json_reply(scores(Metric.COSINE, vectors[:1], vectors[1:])[0])
+
+
+@encoding.post("/", summary="`/embed` or `/similarity`, told apart by `inputs`: what huggingface_hub's client calls")
+async def root(body: RootRequest, request: Request, state: CurrentState) -> Response:
+    """Encode texts, or compare sentences where `inputs` has a `source_sentence`."""
+    if isinstance(body, SentenceSimilarityRequest):
+        return await similarity(body, request, state)
+    return await embed(body, request, state)
+
+
+@tokens.post("/tokenize", summary="A text's tokens")
+async def tokenize(body: TokenizeRequest, state: CurrentState) -> Response:
+    """Tokenize texts; `start` and `stop` count code points and are null for special tokens."""
+    engine = state.loaded()
+    texts = state.prompted(body.inputs.texts, body.prompt_name)
+    engine.embedder.check(texts)
+    tables = [engine.tokenizer.tokens(text, add_special_tokens=body.add_special_tokens) for text in texts]
+    return json_reply(
+        [[_simple(token, str(text.value)) for token in table] for text, table in zip(texts, tables, strict=True)]
+    )
+
+
+@tokens.post("/decode", summary="The text that token ids stand for")
+async def decode(body: DecodeRequest, state: CurrentState) -> Response:
+    """Turn token ids back into texts."""
+    tokenizer = state.loaded().tokenizer
+    return json_reply([tokenizer.decode("ids", ids, skip_special_tokens=body.skip_special_tokens) for ids in body.ids])
+
+
+async def _embedded(request: Request, state: State, texts: list[Text], reading: Reading, feature: Feature) -> Embedded:
+    return await state.embed(
+        request, state.prompted(texts, reading.prompt_name), Wish((feature,), reading.truncation())
+    )
+
+
+def _simple(token: Token, text: str) -> dict[str, object]:
+    """Spell a token as TEI does: its text is the slice of the input that it stands for."""
+    if token.special:
+        return {"id": token.id, "text": token.text, "special": True, "start": None, "stop": None}
+    shown = text[token.start : token.end]
+    return {"id": token.id, "text": shown, "special": False, "start": token.start, "stop": token.end}
