@@ -1,0 +1,131 @@
+"""The client: Berth's API as Python functions that give NumPy arrays."""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx
+
+from berth import protocol
+from berth.progress import Progress
+from berth.protocol import (
+    Array,
+    Call,
+    EmbedOptions,
+    FeatureOptions,
+    Features,
+    Input,
+    Plan,
+    ServiceError,
+    SimilarityOptions,
+)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Client:
+    """A connection to a Berth service; safe to use from several threads, and closed by `close` or a `with` block.
+
+    Long iterables go in requests of `batch_size` inputs, `concurrency` of them at a time. A service that is overloaded
+    or starting is asked again, up to `retries` times, when it says so. `timeout` is in seconds. Every method raises
+    `ServiceError` where the service answers with an error, and httpx's errors where it cannot be reached.
+    """
+
+    def __init__(
+        self,
+        base_url: str = protocol.BASE_URL,
+        *,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        batch_size: int = 64,
+        concurrency: int = 4,
+        retries: int = 5,
+    ) -> None:
+        self._http = httpx.Client(base_url=base_url, headers=protocol.headers(api_key), timeout=timeout)
+        self._batch_size = batch_size
+        self._concurrency = concurrency
+        self._retries = retries
+
+    def embed(self, texts: str | Iterable[str], *, progress: bool = False, **options: Unpack[EmbedOptions]) -> Array:
+        """Encode a text to [width], or texts to [texts, width], in float32 unless `embedding_type` says otherwise."""
+        return self._carry_out(protocol.embed(texts, self._batch_size, options), progress)
+
+    def features(
+        self,
+        inputs: Iterable[Input],
+        features: Sequence[Mapping[str, Any]],
+        *,
+        progress: bool = False,
+        **options: Unpack[FeatureOptions],
+    ) -> list[Features | ServiceError]:
+        """Give each input's features, as in `{"pooling": "cls"}`; errors stand among them where they are reported."""
+        return self._carry_out(protocol.features(inputs, features, self._batch_size, options), progress)
+
+    def similarity(
+        self, source: str | Sequence[str], target: str | Sequence[str], **options: Unpack[SimilarityOptions]
+    ) -> Any:
+        """Compare texts: a number for two strings, else an array; with `top_k` each source's matches."""
+        return self._send(protocol.similarity(source, target, options))
+
+    def tokenize(self, texts: str | Sequence[str], *, add_special_tokens: bool = True) -> list[list[dict[str, Any]]]:
+        """Give each text's tokens."""
+        return self._send(protocol.tokenize(texts, add_special_tokens))
+
+    def detokenize(self, ids: Sequence[Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
+        """Turn token ids back into texts."""
+        return self._send(protocol.detokenize(ids, skip_special_tokens))
+
+    def info(self) -> dict[str, Any]:
+        """Describe the model and the limits."""
+        return self._send(protocol.info())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        """Give the client itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    def _carry_out(self, plan: Plan[T, R], progress: bool) -> R:
+        with Progress(progress) as bar, ThreadPoolExecutor(self._concurrency) as threads:
+            return plan.merge(list(self._answers(plan.calls, threads, bar)))
+
+    def _answers(self, calls: Iterable[Call[T]], threads: ThreadPoolExecutor, bar: Progress) -> Iterator[T]:
+        """Give the answers in the calls' order, never with more calls under way than the client's concurrency."""
+        under_way: deque[tuple[int, Future[T]]] = deque()
+        try:
+            for call in calls:
+                under_way.append((call.texts, threads.submit(self._send, call)))
+                if len(under_way) == self._concurrency:
+                    yield self._first(under_way, bar)
+            while under_way:
+                yield self._first(under_way, bar)
+        finally:
+            for _, future in under_way:
+                future.cancel()
+
+    @staticmethod
+    def _first(under_way: deque[tuple[int, Future[T]]], bar: Progress) -> T:
+        texts, future = under_way.popleft()
+        result = future.result()
+        bar.add(texts)
+        return result
+
+    def _send(self, call: Call[T]) -> T:
+        for attempt in range(self._retries + 1):
+            response = self._http.request(call.method, call.path, **protocol.arguments(call))
+            if response.status_code not in protocol.RETRIED or attempt == self._retries:
+                break
+            time.sleep(protocol.delay(response, attempt))
+        return protocol.answer(call, response)
