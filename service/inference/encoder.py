@@ -45,7 +45,7 @@ class CpuEncoder:
         """
         wanted: dict[Feature, list[int]] = {}
         for position, unit in enumerate(units):
-            for feature in unit.features:
+            for feature in dict.fromkeys(unit.features):  # one asked for twice is computed once
                 wanted.setdefault(feature, []).append(position)
         states = self._run(units, _outputs_of(wanted))
         results: list[dict[Feature, Float32Array]] = [{} for _ in units]

@@ -33,7 +33,7 @@ def pool(feature: Feature, hidden: Float32Array, encodings: Sequence[Encoding]) 
     `words`. All tokens count, [CLS] and [SEP] too, as in sentence-transformers, unless the feature excludes them.
     """
     lengths = np.array([len(encoding) for encoding in encodings])
-    if feature.exclude_special:
+    if feature.exclude_special and feature.pooling is not Pooling.WORDS:  # words leave them out anyway
         kept = ~np.concatenate([encoding.special for encoding in encodings if encoding.special is not None])
         starts = np.cumsum(lengths) - lengths
         hidden, lengths = hidden[kept], np.add.reduceat(kept, starts, dtype=np.intp)
