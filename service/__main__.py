@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.api.app import create_app
-from service.errors import ArtifactError
+from service.errors import ArtifactError, InvalidInputError
 from service.inference.artifact import read_artifact
 from service.server import Server
 from service.settings import Settings, read_settings
@@ -27,10 +27,10 @@ def serve(settings: Settings) -> int:
     """Serve the artifact that the settings name as the model."""
     try:
         artifact = read_artifact(Path(settings.model).expanduser())
-    except ArtifactError as error:
+        app = create_app(settings, artifact, on_failure=lambda: server.fail())  # noqa: PLW0108  # the server is made next
+    except (ArtifactError, InvalidInputError) as error:
         print(f"berth: {error}", file=sys.stderr)
         return 1
-    app = create_app(settings, artifact, on_failure=lambda: server.fail())  # noqa: PLW0108  # the server is made next
     server = Server(app, settings)
     server.run()
     return 1 if server.failed else 0

@@ -10,9 +10,11 @@ from fastapi_offline import FastAPIOffline
 
 from service import __version__
 from service.api.errors import add_error_handlers
+from service.api.fields import FeatureFields
 from service.api.middleware import Observe
 from service.api.routes import bert_as_service, embeddings, features, service, similarity, tei, tokens
 from service.api.state import Engine, State
+from service.api.wishes import feature_of
 from service.cores import available_cores
 from service.errors import ArtifactError
 from service.inference.artifact import Artifact
@@ -29,9 +31,14 @@ logger = logging.getLogger("berth")
 
 
 def create_app(settings: Settings, artifact: Artifact, on_failure: Callable[[], None]) -> FastAPI:
-    """Make the application. It listens while it loads the model; `on_failure` is called where that fails."""
+    """Make the application. It listens while it loads the model; `on_failure` is called where that fails.
+
+    Raises `InvalidInputError` where the model cannot give what the settings of `/encode` ask for.
+    """
     manifest = artifact.manifest
-    state = State(settings, manifest, settings.served_model_name or manifest.source.id, Metrics())
+    name = settings.served_model_name or manifest.source.id
+    fields = FeatureFields(pooling=settings.encode_pooling, layers=settings.encode_layers)
+    state = State(settings, manifest, name, Metrics(), feature_of(fields, manifest, place="encode_"))
     state.metrics.describe_model(state.model_name, manifest)
 
     @asynccontextmanager

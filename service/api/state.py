@@ -12,7 +12,7 @@ from service.inference.embedder import Embedded, Embedder
 from service.inference.reading import Wish
 from service.inference.runner import Runner
 from service.inference.tokenizer import Tokenizer
-from service.inference.types import Text, TokenIds
+from service.inference.types import Feature, Text, TokenIds
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -34,6 +34,8 @@ class State:
     manifest: Manifest
     model_name: str
     metrics: Metrics
+    encode_feature: Feature
+    """What bert-as-service's route gives."""
     engine: Engine | None = None
     draining: bool = False
 

@@ -10,11 +10,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import __version__
-from service.api.fields import FeatureFields, Flag
+from service.api.fields import Flag
 from service.api.replies import json_reply, large_json_reply
 from service.api.requests import EncoderRoute
 from service.api.state import CurrentState
-from service.api.wishes import feature_of
 from service.errors import MalformedError
 from service.inference.reading import Wish
 from service.inference.types import Text, TextPair, TokenIds
@@ -38,8 +37,6 @@ class EncodeRequest(BaseModel):
 @router.post("/encode", summary="One vector a text, pooled as the settings say")
 async def encode(body: EncodeRequest, request: Request, state: CurrentState) -> Response:
     """Encode texts, pairs written as `first ||| second`, or with `is_tokenized` lists of word pieces."""
-    fields = FeatureFields(pooling=state.settings.encode_pooling, layers=state.settings.encode_layers)
-    feature = feature_of(fields, state.manifest)
     to_ids = state.loaded().tokenizer.framed_ids
     texts = []
     for index, text in enumerate(body.texts):
@@ -47,7 +44,7 @@ async def encode(body: EncodeRequest, request: Request, state: CurrentState) -> 
             raise MalformedError(f"texts[{index}]", "must be a list of strings with is_tokenized, else a string")
         value = _text_or_pair(text) if isinstance(text, str) else TokenIds(to_ids(text))
         texts.append(Text(f"texts[{index}]", value))
-    embedded = await state.embed(request, texts, Wish((feature,)))
+    embedded = await state.embed(request, texts, Wish((state.encode_feature,)))
     vectors = [item.vectors[0] for item in embedded.answered]
     content = {"id": body.id, "result": vectors, "status": 200}
     return await large_json_reply(content, sum(vector.size for vector in vectors))
