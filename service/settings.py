@@ -9,8 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.inference.types import Pooling
-
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 PREFIX = "BERTH_"
 
@@ -49,7 +47,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(32_000_000, ge=1, description="bytes of one request body")
     max_reply_numbers: int = Field(1 << 23, ge=1, description="numbers in the vectors of one reply of /v1/features")
     request_timeout: PositiveSeconds = Field(60, description="seconds a request may take")
-    encode_pooling: Pooling = Field(Pooling.MEAN, description="pooling of bert-as-service's route /encode")
+    encode_pooling: Literal["cls", "mean", "max", "mean_max", "last", "weighted_mean", "pooler"] = Field(
+        "mean", description="pooling of bert-as-service's route /encode"
+    )
     encode_layers: Annotated[list[int], NoDecode] = Field([-2], description="layers of /encode, as in -4,-3,-2,-1")
     shutdown_grace: Seconds = Field(3, description="seconds between SIGTERM and the closing of the port")
     shutdown_timeout: Seconds = Field(30, description="seconds the accepted requests then have to finish")

@@ -24,6 +24,7 @@ from service.inference.probes import check_probes
 from service.inference.runner import Runner
 from service.inference.scheduler import Scheduler
 from service.inference.tokenizer import Tokenizer
+from service.inference.types import Pooling
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -37,7 +38,7 @@ def create_app(settings: Settings, artifact: Artifact, on_failure: Callable[[], 
     """
     manifest = artifact.manifest
     name = settings.served_model_name or manifest.source.id
-    fields = FeatureFields(pooling=settings.encode_pooling, layers=settings.encode_layers)
+    fields = FeatureFields(pooling=Pooling(settings.encode_pooling), layers=settings.encode_layers)
     state = State(settings, manifest, name, Metrics(), feature_of(fields, manifest, place="encode_"))
     state.metrics.describe_model(state.model_name, manifest)
 
