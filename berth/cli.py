@@ -1,6 +1,7 @@
 """The `berth` command: where the export and the service meet."""
 
 import hashlib
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,17 @@ usage: berth COMMAND [OPTIONS]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives the exit status."""
-    command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    # A container's first process is deaf to a signal that it has no handler for. The server has its own, once it runs.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        return run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command that the arguments name."""
+    command, *rest = arguments or ["--help"]
     match command:
         case "serve":
             return serve(rest)
@@ -52,9 +63,16 @@ def serve(arguments: Sequence[str]) -> int:
 def export_to(folder: Path, settings: Settings) -> int:
     """Export in a process of its own, whose memory is gone when serving starts; gives its exit status."""
     options = ["--target", "cpu", "--precision", settings.precision]
-    return subprocess.run(  # noqa: S603  # this very Python
-        [sys.executable, "-m", "model_export", settings.model, str(folder), *options], check=False
-    ).returncode
+    export = subprocess.Popen(  # noqa: S603  # this very Python
+        [sys.executable, "-m", "model_export", settings.model, str(folder), *options],
+        process_group=0,  # so that Ctrl-C comes to this process alone, as SIGTERM does
+    )
+    try:
+        return export.wait()
+    except BaseException:
+        export.terminate()
+        export.wait()
+        raise
 
 
 def artifact_folder(settings: Settings) -> Path:
