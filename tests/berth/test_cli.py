@@ -1,0 +1,115 @@
+"""The `berth` command: where export and service meet."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import service.__main__
+from berth.cli import artifact_folder, main
+from service.inference.artifact import read_artifact
+from service.settings import Settings
+
+
+def settings(model: Path | str, cache: Path) -> Settings:
+    return Settings(model=str(model), cache_dir=cache)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """Give a list of what would have been served."""
+    calls: list[Settings] = []
+
+    def serve(settings: Settings) -> int:
+        calls.append(settings)
+        return 0
+
+    monkeypatch.setattr(service.__main__, "serve", serve)
+    monkeypatch.setattr(service.__main__, "start_logging", lambda: None)
+    return calls
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []], ids=str)
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "berth serve" in text
+    assert "berth export" in text
+
+
+def test_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sail"]) == 2
+    assert "there is no command 'sail'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["serve", "export"])
+def test_commands_have_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+def test_artifact_is_served_where_it_is(served: list[Settings], tiny_artifact: Path, tmp_path: Path) -> None:
+    assert main(["serve", "--model", str(tiny_artifact), "--cache-dir", str(tmp_path)]) == 0
+    assert [call.model for call in served] == [str(tiny_artifact)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoint_is_exported_once_and_then_served(
+    served: list[Settings], tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[list[str]] = []
+    run = subprocess.run
+
+    def counting(command: list[str], **options: Any) -> Any:
+        runs.append(command)
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", counting)
+    arguments = ["serve", "--model", str(tiny_checkpoint), "--cache-dir", str(tmp_path), "--max-texts", "5"]
+    assert main(arguments) == 0
+    assert main(arguments) == 0
+    assert len(runs) == 1
+    assert len({call.model for call in served}) == 1
+    assert {call.max_texts for call in served} == {5}
+    assert read_artifact(Path(served[0].model)).manifest.hidden_size == 60
+
+
+def test_failed_export_ends_the_command(
+    served: list[Settings], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert main(["serve", "--model", str(empty), "--cache-dir", str(tmp_path / "cache")]) == 1
+    assert served == []
+    assert "error: " in capfd.readouterr().err
+    assert not list((tmp_path / "cache").rglob("manifest.json"))
+
+
+def test_export_command_exports(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    assert main(["export", str(tiny_checkpoint), str(tmp_path / "out")]) == 0
+    assert read_artifact(tmp_path / "out").manifest.layers == 3
+
+
+def test_hub_id_has_its_place_in_the_cache(tmp_path: Path) -> None:
+    folder = artifact_folder(settings("intfloat/e5-small", tmp_path))
+    assert folder == tmp_path / "intfloat" / "e5-small" / "cpu-fp32"
+
+
+def test_changed_checkpoint_has_another_place(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "tug"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text("{}")
+    before = artifact_folder(settings(checkpoint, tmp_path / "cache"))
+    assert before == artifact_folder(settings(checkpoint, tmp_path / "cache"))
+    assert before.parent.name.startswith("tug-")
+    (checkpoint / "config.json").write_text('{"a": 1}')
+    assert artifact_folder(settings(checkpoint, tmp_path / "cache")) != before
+
+
+def test_module_is_the_command() -> None:
+    result = subprocess.run([sys.executable, "-m", "berth", "--help"], capture_output=True, text=True, check=True)
+    assert "usage: berth COMMAND" in result.stdout

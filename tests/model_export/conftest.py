@@ -1,0 +1,98 @@
+"""Two ways to run a model, and a way to see that an export is refused."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from transformers import BertModel
+
+from model_export.errors import ExportError
+from model_export.export import export
+from service.inference.artifact import GRAPH
+from service.inference.packing import pack
+from service.inference.types import Encoding, Float32Array
+
+Outputs = dict[str, Float32Array]
+RunGraph = Callable[[Path, Sequence[Encoding]], Outputs]
+RunTorch = Callable[[Path, Sequence[Encoding]], Outputs]
+Draw = Callable[..., list[Encoding]]
+Refused = Callable[[Path | str, str], None]
+
+
+@pytest.fixture(scope="session")
+def run_graph() -> RunGraph:
+    """Give a function that runs an artifact's graph on a batch: output names to [tokens, hidden] or [units, hidden]."""
+    sessions: dict[Path, onnxruntime.InferenceSession] = {}
+
+    def run(artifact: Path, encodings: Sequence[Encoding]) -> Outputs:
+        if artifact not in sessions:
+            sessions[artifact] = onnxruntime.InferenceSession(
+                artifact / GRAPH,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["SkipLayerNormFusion", "BiasSkipLayerNormFusion"],
+            )
+        names = [output.name for output in sessions[artifact].get_outputs()]
+        return dict(zip(names, sessions[artifact].run(names, pack(encodings)), strict=True))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_torch() -> RunTorch:
+    """Give a function that has transformers encode texts one by one; its answer looks like the graph's."""
+
+    def run(checkpoint: Path, encodings: Sequence[Encoding]) -> Outputs:
+        model = BertModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        parts: dict[str, list[Float32Array]] = {}
+        for encoding in encodings:
+            ids, types = (torch.tensor(row[None].astype(np.int64)) for row in (encoding.ids, encoding.type_ids))
+            with torch.no_grad():
+                result = model(input_ids=ids, token_type_ids=types, output_hidden_states=True)
+            for layer, state in enumerate(result.hidden_states):
+                parts.setdefault(f"hidden_state_{layer}", []).append(state[0].numpy())
+            parts.setdefault("pooler_output", []).append(result.pooler_output.numpy())
+        return {name: np.concatenate(part) for name, part in parts.items()}
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def draw() -> Draw:
+    """Give a function that draws a random text of each length."""
+
+    def encodings(lengths: Sequence[int], vocab_size: int = 97, type_vocab_size: int = 3) -> list[Encoding]:
+        random = np.random.default_rng(1)
+        return [
+            Encoding(
+                random.integers(vocab_size, size=length, dtype=np.int32),
+                random.integers(type_vocab_size, size=length, dtype=np.int32),
+            )
+            for length in lengths
+        ]
+
+    return encodings
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Refused:
+    """Give a function that exports, expects one line with a text in it, and nothing left behind."""
+
+    def check(checkpoint: Path | str, message: str) -> None:
+        parent = tmp_path / "artifacts"
+        with pytest.raises(ExportError) as caught:
+            export(str(checkpoint), parent / "refused")
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert not parent.exists() or not list(parent.iterdir())
+
+    return check
+
+
+@pytest.fixture
+def tiny_copy(tmp_path: Path, tiny_checkpoint: Path) -> Path:
+    """Give a copy of the tiny checkpoint for a test to damage."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))

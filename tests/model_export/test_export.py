@@ -1,0 +1,104 @@
+"""A whole export: what the manifest says, and what the probes hold."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_export.checkpoint import DEFAULT_ID, DEFAULT_SHA256
+from model_export.errors import ExportError
+from model_export.export import export
+from model_export.samples import PROBE_TEXTS
+from service import __version__
+from service.inference.artifact import GRAPH, PROBES, TOKENIZER, WEIGHTS, read_artifact
+from service.inference.types import Encoding, Float32Array, Metric, Pooling
+
+Run = Callable[[Path, Sequence[Encoding]], dict[str, Float32Array]]
+
+
+def test_the_manifest_of_the_default_model(minilm: Path) -> None:
+    manifest = read_artifact(minilm).manifest
+    assert manifest.berth_version == __version__
+    assert manifest.source.id == DEFAULT_ID
+    assert manifest.source.files["model.safetensors"] == DEFAULT_SHA256
+    assert {"config.json", "tokenizer.json", "modules.json", "1_Pooling/config.json"} <= manifest.source.files.keys()
+    assert (manifest.family, manifest.target, manifest.precision) == ("bert", "cpu", "fp32")
+    assert (manifest.hidden_size, manifest.layers, manifest.heads) == (384, 6, 12)
+    assert (manifest.max_tokens, manifest.vocab_size, manifest.type_vocab_size) == (256, 30522, 2)
+    assert (manifest.pooling, manifest.normalize, manifest.has_pooler) == (Pooling.MEAN, True, True)
+    assert (manifest.prompts, manifest.default_prompt_name) == ({}, None)
+    assert manifest.similarity is Metric.COSINE
+    assert manifest.files.keys() == {GRAPH, WEIGHTS, TOKENIZER, PROBES}
+    assert 0 < manifest.verification["max_relative_difference"] < 1e-5
+    assert manifest.verification["min_cosine"] > 1 - 1e-9
+
+
+@pytest.mark.parametrize("artifact", ["minilm", "tiny_artifact"])
+def test_the_probes_are_what_the_graph_gives(request: pytest.FixtureRequest, run_graph: Run, artifact: str) -> None:
+    folder = request.getfixturevalue(artifact)
+    manifest, probes = read_artifact(folder).manifest, read_artifact(folder).probes()
+    assert len(probes) == len(PROBE_TEXTS)
+    last = f"hidden_state_{manifest.layers}"
+    for probe in probes:
+        mean = run_graph(folder, [probe.encoding])[last].mean(axis=0)
+        off = np.linalg.norm(mean - probe.vector) / np.linalg.norm(probe.vector)
+        assert off < manifest.probe_tolerance / 10
+
+
+def test_the_limit_is_at_most_the_positions(tiny_copy: Path, tmp_path: Path) -> None:
+    (tiny_copy / "sentence_bert_config.json").write_text('{"max_seq_length": 512}')
+    assert export(str(tiny_copy), tmp_path / "out").manifest.max_tokens == 40
+
+
+def test_a_limit_shorter_than_the_probes(tiny_copy: Path, tmp_path: Path) -> None:
+    (tiny_copy / "sentence_bert_config.json").write_text('{"max_seq_length": 3}')
+    assert export(str(tiny_copy), tmp_path / "out").manifest.max_tokens == 3
+    assert max(len(probe.encoding) for probe in read_artifact(tmp_path / "out").probes()) == 3
+
+
+def test_an_encoder_in_a_folder_of_its_own(tmp_path: Path, make_checkpoint: Callable[..., Path]) -> None:
+    make_checkpoint(tmp_path / "model" / "0_BERT")
+    kinds = ("Transformer", "0_BERT"), ("Pooling", "1_Pooling")
+    modules: list[dict[str, Any]] = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (kind, path) in enumerate(kinds)
+    ]
+    (tmp_path / "model" / "modules.json").write_text(json.dumps(modules))
+    (tmp_path / "model" / "1_Pooling").mkdir()
+    (tmp_path / "model" / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    manifest = export(str(tmp_path / "model"), tmp_path / "out").manifest
+    assert manifest.pooling is Pooling.CLS
+    assert {"0_BERT/config.json", "0_BERT/model.safetensors", "0_BERT/vocab.txt"} <= manifest.source.files.keys()
+
+
+def test_an_export_of_the_same_is_the_same(tiny_checkpoint: Path, tiny_artifact: Path, tmp_path: Path) -> None:
+    again = export(str(tiny_checkpoint), tmp_path / "again").manifest
+    assert again == read_artifact(tiny_artifact).manifest
+
+
+@pytest.mark.parametrize(("target", "precision"), [("cuda", "fp16"), ("cuda", "fp32"), ("cpu", "int8")])
+def test_what_is_not_built_yet_is_said(tmp_path: Path, tiny_checkpoint: Path, target: Any, precision: Any) -> None:
+    with pytest.raises(ExportError, match=f"target {target} with precision {precision} is not built yet"):
+        export(str(tiny_checkpoint), tmp_path / "out", target, precision)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_checkpoint_itself_is_never_overwritten(tiny_copy: Path) -> None:
+    before = {path: path.read_bytes() for path in tiny_copy.iterdir()}
+    with pytest.raises(ExportError, match="exists and is not an artifact"):
+        export(str(tiny_copy), tiny_copy)
+    assert {path: path.read_bytes() for path in tiny_copy.iterdir()} == before
+
+
+def test_two_exports_at_once_both_end_well(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    out = tmp_path / "artifacts" / "tiny"
+    command = [sys.executable, "-m", "model_export", str(tiny_checkpoint), str(out)]
+    processes = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    read_artifact(out)
+    assert list(out.parent.iterdir()) == [out]

@@ -1,0 +1,81 @@
+"""Safetensors files: one or many, of each float type, and broken ones."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import BertModel
+
+from model_export.checkpoint import find_checkpoint
+from model_export.errors import ExportError
+from model_export.tensors import INDEX, Tensors, open_tensors
+
+
+def test_shards_are_read_as_one(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    BertModel.from_pretrained(tiny_checkpoint).save_pretrained(tmp_path, max_shard_size="50KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    whole, parts = (open_tensors(find_checkpoint(str(folder))) for folder in (tiny_checkpoint, tmp_path))
+    assert sorted(whole.names()) == sorted(parts.names())
+    for name in whole.names():
+        np.testing.assert_array_equal(whole.read(name), parts.read(name))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_floats_are_widened(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensor = torch.tensor([[1.5, -2.25, 3e-3]], dtype=dtype)
+    save_file({"a": tensor}, tmp_path / "x.safetensors")
+    tensors = Tensors([tmp_path / "x.safetensors"])
+    assert tensors.shape("a") == (1, 3)
+    assert tensors.read("a").dtype == np.float32
+    np.testing.assert_array_equal(tensors.read("a"), tensor.float().numpy())
+
+
+def test_other_types_are_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.tensor([1, 2])}, tmp_path / "x.safetensors")
+    with pytest.raises(ExportError, match=r"x\.safetensors: tensor a is I64, not one of F32, F16, BF16"):
+        Tensors([tmp_path / "x.safetensors"]).read("a")
+
+
+def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
+    files = [tmp_path / "x.safetensors", tmp_path / "y.safetensors"]
+    for file in files:
+        save_file({"a": torch.zeros(1)}, file)
+    with pytest.raises(ExportError, match=r"y\.safetensors: tensor a is in x\.safetensors too"):
+        Tensors(files)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[:-1], lambda content: b"PK" + content, lambda content: content[:5], lambda _: b""],
+)
+def test_a_corrupt_file_is_refused(
+    tiny_copy: Path, refused: Callable[..., None], damage: Callable[[bytes], bytes]
+) -> None:
+    file = tiny_copy / "model.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    refused(tiny_copy, f"{file}: not a readable safetensors file: ")
+
+
+def test_a_pickle_is_refused_with_the_cure(tiny_copy: Path, refused: Callable[..., None]) -> None:
+    (tiny_copy / "model.safetensors").rename(tiny_copy / "pytorch_model.bin")
+    refused(tiny_copy, "there is no model.safetensors, and a pickle (pytorch_model.bin) is never read; convert it: ")
+    refused(
+        tiny_copy, f"python -c \"from sentence_transformers import SentenceTransformer as S; S('{tiny_copy}').save("
+    )
+
+
+def test_a_missing_shard_is_named(tiny_copy: Path, refused: Callable[..., None]) -> None:
+    (tiny_copy / "model.safetensors").unlink()
+    (tiny_copy / INDEX).write_text(json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}}))
+    refused(tiny_copy, "model-00001-of-00001.safetensors: no such file, but model.safetensors.index.json names it")
+
+
+@pytest.mark.parametrize("index", [{"a": 1}, {"weight_map": []}, {"weight_map": {"a": 1}}])
+def test_an_index_without_files_is_refused(tiny_copy: Path, refused: Callable[..., None], index: object) -> None:
+    (tiny_copy / "model.safetensors").unlink()
+    (tiny_copy / INDEX).write_text(json.dumps(index))
+    refused(tiny_copy, f"{INDEX}: weight_map does not map tensors to files")

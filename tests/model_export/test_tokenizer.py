@@ -1,0 +1,192 @@
+"""The artifact's tokenizer against transformers', from either file."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from model_export.checkpoint import DEFAULT_ID, find_checkpoint
+from model_export.families import FAMILIES
+from model_export.network import Network
+from model_export.tokenizer import read_tokenizer
+
+TEXTS = [
+    "Hello, World! naïve Café Éé",
+    "自然语言 処理 한국어 🙂👩‍👩‍👧",
+    "tabs\tand\u2028lines\nand\x00controls\x07",
+    "[SEP] [MASK] [CLS]",
+    "supercalifragilisticexpialidocious" * 5,
+    "",
+]
+CONFIGS: list[dict[str, Any] | None] = [
+    None,
+    {},
+    {"do_lower_case": True},
+    {"do_lower_case": False},
+    {"do_lower_case": False, "strip_accents": True},
+    {"strip_accents": False},
+    {"tokenize_chinese_chars": False},
+    {"cls_token": {"content": "[unused1]", "__type": "AddedToken"}, "sep_token": "[unused2]"},
+]
+
+
+@pytest.fixture
+def network() -> Network:
+    return FAMILIES["bert"].network(find_checkpoint(DEFAULT_ID).object("config.json"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Give a folder with MiniLM's config, to be filled with the files of a tokenizer."""
+    source = find_checkpoint(DEFAULT_ID).folder
+    shutil.copy(source / "config.json", tmp_path)
+    return tmp_path
+
+
+def _copy(folder: Path, *names: str) -> None:
+    for name in names:
+        shutil.copy(find_checkpoint(DEFAULT_ID).folder / name, folder)
+
+
+def _config(folder: Path, config: dict[str, Any] | None) -> None:
+    if config is not None:
+        config = {"tokenizer_class": "BertTokenizer"} | config
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def _read(folder: Path, network: Network, lower_case: bool = False) -> Tokenizer:
+    return read_tokenizer(find_checkpoint(str(folder)), network, lower_case)
+
+
+def _agrees(folder: Path, network: Network) -> None:
+    ours, theirs = _read(folder, network), AutoTokenizer.from_pretrained(folder)
+    for text in TEXTS:
+        assert ours.encode(text).ids == theirs(text)["input_ids"], text
+    pair, expected = ours.encode("first", "second"), theirs("first", "second")
+    assert (pair.ids, pair.type_ids) == (expected["input_ids"], expected["token_type_ids"])
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_from_a_vocabulary(folder: Path, network: Network, config: dict[str, Any] | None) -> None:
+    _copy(folder, "vocab.txt")
+    _config(folder, config)
+    _agrees(folder, network)
+
+
+@pytest.mark.parametrize("config", CONFIGS[:-1])
+def test_from_tokenizer_json(folder: Path, network: Network, config: dict[str, Any] | None) -> None:
+    _copy(folder, "tokenizer.json", "vocab.txt")
+    _config(folder, config)
+    _agrees(folder, network)
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(max_size=200))
+def test_both_files_of_the_default_model_give_the_same(minilm: Path, from_vocabulary: Tokenizer, text: str) -> None:
+    assert Tokenizer.from_file(str(minilm / "tokenizer.json")).encode(text).ids == from_vocabulary.encode(text).ids
+
+
+@pytest.fixture(scope="module")
+def from_vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("vocabulary")
+    _copy(folder, "vocab.txt", "tokenizer_config.json")
+    return _read(folder, FAMILIES["bert"].network(find_checkpoint(DEFAULT_ID).object("config.json")))
+
+
+def test_truncation_and_padding_are_removed(minilm: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    assert (tokenizer.truncation, tokenizer.padding) == (None, None)
+    assert len(tokenizer.encode("word " * 1000)) == 1002
+    assert len(tokenizer.encode("word")) == 3
+
+
+def test_lower_case_asked_for_by_sentence_transformers(folder: Path, network: Network) -> None:
+    _copy(folder, "vocab.txt")
+    _config(folder, {"do_lower_case": False})
+    cased, lowered = _read(folder, network), _read(folder, network, lower_case=True)
+    assert cased.encode("HELLO").tokens == ["[CLS]", "[UNK]", "[SEP]"]
+    assert lowered.encode("HELLO [SEP]").tokens == ["[CLS]", "hello", "[SEP]", "[SEP]"]
+
+
+def test_a_network_without_types_gets_none(folder: Path, network: Network) -> None:
+    _copy(folder, "tokenizer.json")
+    pair = _read(folder, replace(network, type_vocab_size=1)).encode("first", "second")
+    assert set(pair.type_ids) == {0}
+    assert pair.tokens == ["[CLS]", "first", "[SEP]", "second", "[SEP]"]
+
+
+def test_a_smaller_vocabulary_is_worth_a_warning(
+    folder: Path, network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    _copy(folder, "vocab.txt")
+    _read(folder, replace(network, vocab_size=30528))
+    assert "vocab.txt has 30522 tokens, config.json vocab_size 30528" in caplog.text
+
+
+def _without_frame(content: dict[str, Any]) -> None:
+    content["post_processor"] = None
+
+
+def _without_second_frame(content: dict[str, Any]) -> None:
+    content["post_processor"]["pair"] = content["post_processor"]["pair"][:4]
+    content["post_processor"]["pair"].pop(2)
+
+
+def _without_unknown(content: dict[str, Any]) -> None:
+    content["model"]["unk_token"] = "[nothing]"
+    content["model"]["vocab"].pop("a")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without_frame, "tokenizer.json: a text is not framed by special tokens"),
+        (_without_second_frame, "tokenizer.json: a pair is not framed by special tokens"),
+        (_without_unknown, "tokenizer.json: cannot tokenize: "),
+        (lambda content: content.pop("model"), "tokenizer.json: not a readable tokenizer: "),
+        (
+            lambda content: content["model"]["vocab"].update({"more": 97}),
+            "tokenizer.json: ids up to 97, but config.json",
+        ),
+    ],
+)
+def test_a_tokenizer_that_does_not_fit_is_refused(
+    tiny_copy: Path, tiny_artifact: Path, refused: Callable[..., None], change: Callable[[Any], object], message: str
+) -> None:
+    content = json.loads((tiny_artifact / "tokenizer.json").read_text())
+    change(content)
+    (tiny_copy / "tokenizer.json").write_text(json.dumps(content))
+    refused(tiny_copy, message)
+
+
+def test_no_tokenizer_at_all_is_refused(tiny_copy: Path, refused: Callable[..., None]) -> None:
+    (tiny_copy / "vocab.txt").unlink()
+    refused(tiny_copy, "there is neither tokenizer.json nor vocab.txt")
+
+
+def test_added_tokens_without_tokenizer_json_are_refused(tiny_copy: Path, refused: Callable[..., None]) -> None:
+    (tiny_copy / "added_tokens.json").write_text('{"[NEW]": 96}')
+    refused(tiny_copy, "added_tokens.json is not read; load and save it with transformers")
+
+
+def test_a_vocabulary_of_another_tokenizer_is_refused(tiny_copy: Path, refused: Callable[..., None]) -> None:
+    (tiny_copy / "tokenizer_config.json").write_text('{"tokenizer_class": "BertJapaneseTokenizer"}')
+    refused(tiny_copy, "vocab.txt: a BertJapaneseTokenizer cannot be built from it")
+
+
+def test_a_vocabulary_without_special_tokens_is_refused(tiny_copy: Path, refused: Callable[..., None]) -> None:
+    (tiny_copy / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\na\n")
+    refused(tiny_copy, "vocab.txt: the sep_token [SEP] is not in it")
+
+
+def test_a_vocabulary_that_is_no_text_is_refused(tiny_copy: Path, refused: Callable[..., None]) -> None:
+    (tiny_copy / "vocab.txt").write_bytes(b"[PAD]\n\xff\n")
+    refused(tiny_copy, "vocab.txt: 'utf-8' codec can't decode byte 0xff")

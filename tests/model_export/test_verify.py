@@ -1,0 +1,50 @@
+"""A graph that is wrong does not pass, however mildly."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_export import export as export_module
+from model_export.graph import write_graph
+from model_export.network import Activation, Network
+from model_export.weights import Weights
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [{"activation": Activation.GELU_TANH}, {"activation": Activation.RELU}, {"epsilon": 1e-4}, {"heads": 6}],
+)
+def test_a_wrong_graph_is_refused(
+    tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch, mistake: dict[str, Any]
+) -> None:
+    def write(network: Network, weights: Weights, folder: Path) -> None:
+        write_graph(replace(network, **mistake), weights, folder)
+
+    monkeypatch.setattr(export_module, "write_graph", write)
+    refused(tiny_checkpoint, " of the graph is off the float64 forward pass by ")
+
+
+def test_a_swapped_weight_is_refused(
+    tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(network: Network, weights: Weights, folder: Path) -> None:
+        key, value = "layer.1.key.weight", "layer.1.value.weight"
+        names = weights.names | {key: weights.names[value], value: weights.names[key]}
+        write_graph(network, replace(weights, names=names), folder)
+
+    monkeypatch.setattr(export_module, "write_graph", write)
+    refused(tiny_checkpoint, "hidden_state_2 of the graph is off the float64 forward pass by ")
+
+
+def test_a_graph_that_cannot_be_loaded_is_refused(
+    tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(network: Network, weights: Weights, folder: Path) -> None:
+        write_graph(network, weights, folder)
+        (folder / "weights.bin").write_bytes(b"")
+
+    monkeypatch.setattr(export_module, "write_graph", write)
+    refused(tiny_checkpoint, "ONNX Runtime does not load the graph: ")

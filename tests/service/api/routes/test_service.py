@@ -1,0 +1,63 @@
+"""What the service says of itself."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service import __version__
+
+if TYPE_CHECKING:
+    from tests.service.api.conftest import Api, MakeApi
+
+NAME = "sentence-transformers/all-MiniLM-L6-v2"
+MODEL = {"id": NAME, "object": "model", "created": 0, "owned_by": "berth"}
+
+
+def test_models_are_openais(api: "Api") -> None:
+    assert api.get("/v1/models").json() == {"object": "list", "data": [MODEL]}
+    assert api.get(f"/v1/models/{NAME}").json() == MODEL
+    assert api.get("/v1/models/sentence-transformers%2Fall-MiniLM-L6-v2").json() == MODEL
+
+
+@pytest.mark.parametrize("name", ["other", "sentence-transformers", f"{NAME}/x"])
+def test_other_models_are_not_found(api: "Api", name: str) -> None:
+    answer = api.get(f"/v1/models/{name}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_info_has_teis_fields_and_ours(api: "Api") -> None:
+    info = api.get("/info").json()
+    expected = {
+        "model_id": NAME,
+        "model_dtype": "float32",
+        "model_type": {"embedding": {"pooling": "mean"}},
+        "max_input_length": 256,
+        "max_batch_tokens": 256,
+        "max_client_batch_size": 2048,
+        "version": __version__,
+        "hidden_size": 384,
+        "layers": 6,
+        "vocab_size": 30522,
+        "normalize": True,
+        "similarity": "cosine",
+        "prompts": [],
+        "target": "cpu",
+        "precision": "fp32",
+        "max_text_chars": 1_000_000,
+        "max_body_bytes": 32_000_000,
+        "request_timeout": 60,
+    }
+    assert expected.items() <= info.items()
+    teis = {"model_sha", "max_concurrent_requests", "max_batch_requests", "tokenization_workers", "sha", "docker_label"}
+    assert teis <= info.keys()
+
+
+def test_health_before_and_after_loading(make_api: "MakeApi") -> None:
+    loading, loaded = make_api(None), make_api(lambda _: [])
+    assert loading.get("/health/live").json() == {"status": "live"}
+    for path in ("/health", "/health/ready"):
+        assert loading.get(path).status_code == 503
+        assert loading.get(path).json()["error"]["code"] == "not_ready"
+        assert loaded.get(path).json() == {"status": "ready"}
+    assert loading.get("/metrics").status_code == 200
+    assert "\nberth_ready 0.0\n" in loading.get("/metrics").text

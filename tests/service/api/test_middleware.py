@@ -1,0 +1,121 @@
+"""What happens to every request on its way: identity, count, and the watch for a hang-up."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from service.inference.types import Unit, Vectors
+
+if TYPE_CHECKING:
+    from tests.service.api.conftest import Api, MakeApi
+
+BODY = b'{"input": ["a ship", "a boat"]}'
+SCOPE = {
+    "type": "http",
+    "asgi": {"version": "3.0"},
+    "http_version": "1.1",
+    "method": "POST",
+    "path": "/v1/embeddings",
+    "raw_path": b"/v1/embeddings",
+    "query_string": b"",
+    "root_path": "",
+    "scheme": "http",
+    "headers": [(b"content-type", b"application/json")],
+    "client": ("127.0.0.1", 1),
+    "server": ("127.0.0.1", 2),
+}
+
+
+class Connection:
+    """A client that sends messages and then stays or leaves."""
+
+    def __init__(self, *messages: dict[str, Any]) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self._messages = list(messages)
+        self.leaves = asyncio.Event()
+
+    async def receive(self) -> dict[str, Any]:
+        if self._messages:
+            return self._messages.pop(0)
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(dict(message))
+
+
+def counted(api: "Api", status: str) -> float:
+    return api.sample("berth_requests_total", route="/v1/embeddings", status=status)
+
+
+def test_hang_up_ends_the_work_and_is_counted(make_api: "MakeApi") -> None:
+    gate = threading.Event()
+
+    def wait(units: Sequence[Unit]) -> list[Vectors]:
+        assert gate.wait(20), "the test opens the gate"
+        return [[np.ones(384, dtype=np.float32)] for _ in units]
+
+    api = make_api(wait, max_batch_tokens=4)  # one text a batch: the other waits
+
+    async def scenario() -> None:
+        connection = Connection({"type": "http.request", "body": BODY})
+        request = asyncio.ensure_future(api.app({**SCOPE}, connection.receive, connection.send))
+        engine = api.state.engine
+        assert engine is not None
+        while engine.runner.queued_units != 1:
+            await asyncio.sleep(0.001)
+        connection.leaves.set()
+        await request
+        assert engine.runner.queued_units == 0
+        assert connection.sent == []
+
+    try:
+        api.run(scenario())
+    finally:
+        gate.set()
+    assert counted(api, "499") == 1
+    assert api.sample("berth_rejected_requests_total", reason="disconnected") == 1
+    assert api.sample("berth_requests_in_flight") == 0
+
+
+def test_hang_up_before_the_body_is_whole_is_one_too(make_api: "MakeApi") -> None:
+    api = make_api(lambda units: [[np.ones(384, dtype=np.float32)] for _ in units])
+
+    async def scenario() -> None:
+        connection = Connection({"type": "http.request", "body": BODY[:9], "more_body": True})
+        connection.leaves.set()
+        await api.app({**SCOPE}, connection.receive, connection.send)
+
+    api.run(scenario())
+    assert counted(api, "499") == 1
+    assert api.sample("berth_rejected_requests_total", reason="disconnected") == 1
+
+
+def test_draining_closes_connections(make_api: "MakeApi") -> None:
+    api = make_api(lambda units: [[np.ones(384, dtype=np.float32)] for _ in units])
+    assert "connection" not in api.get("/health/live").headers
+    api.state.draining = True
+    assert api.get("/health/live").headers["connection"] == "close"
+    assert api.get("/health/ready").status_code == 503
+    assert api.post("/v1/embeddings", {"input": "late"}).status_code == 200
+
+
+def test_failing_encoder_is_500_with_the_texts_place(make_api: "MakeApi", caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("CRITICAL")
+
+    def encode(units: Sequence[Unit]) -> list[Vectors]:
+        if any(len(unit) == 7 for unit in units):
+            raise RuntimeError("seven")
+        return [[np.ones(384, dtype=np.float32)] for _ in units]
+
+    api = make_api(encode)
+    answer = api.post("/v1/embeddings", {"input": ["one", "two", "one two three four five"]})
+    assert answer.status_code == 500
+    assert answer.json()["error"]["message"].startswith("input[2]: ")
+    assert answer.json()["error"]["code"] == "encoder_error"
+    assert api.post("/v1/embeddings", {"input": ["one", "two"]}).status_code == 200
+    assert api.sample("berth_encoder_errors_total") == 1

@@ -1,0 +1,144 @@
+"""How a request comes in: what turns it away before its body is read, and the body's bounds."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+import httpx
+import numpy as np
+import pytest
+
+from service.inference.types import Unit, Vectors
+
+if TYPE_CHECKING:
+    from tests.service.api.conftest import Api, MakeApi
+
+EMBEDDINGS = "/v1/embeddings"
+ENCODER_ROUTES = ["/v1/embeddings", "/v1/similarity"]
+POSTS = [*ENCODER_ROUTES, "/v1/tokenize", "/v1/detokenize"]
+JSON = {"content-type": "application/json"}
+
+
+class Gate:
+    """An encoder that waits until it is opened."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.entered = False
+
+    def __call__(self, units: Sequence[Unit]) -> list[Vectors]:
+        self.entered = True
+        assert self.open.wait(20), "the test opens the gate"
+        return [[np.ones(384, dtype=np.float32)] for _ in units]
+
+
+async def fill_queue(api: "Api", gate: Gate) -> list[asyncio.Task[httpx.Response]]:
+    """Send what the encoder takes and what then fills the queue of 100 tokens."""
+    engine = api.state.engine
+    assert engine is not None
+    running = asyncio.ensure_future(api.client.post(EMBEDDINGS, json={"input": "ship " * 98}))
+    while not gate.entered:
+        await asyncio.sleep(0.001)
+    waiting = asyncio.ensure_future(api.client.post(EMBEDDINGS, json={"input": "ship " * 98}))
+    while engine.runner.queued_tokens < 100:
+        await asyncio.sleep(0.001)
+    return [running, waiting]
+
+
+@pytest.mark.parametrize("route", POSTS)
+def test_nothing_is_answered_before_the_model_is_loaded(make_api: "MakeApi", route: str) -> None:
+    answer = make_api(None).post(route, content=b"not even json")
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "not_ready"
+
+
+@pytest.mark.parametrize("route", ENCODER_ROUTES)
+def test_full_queue_turns_away_before_the_body_is_read(make_api: "MakeApi", route: str) -> None:
+    gate = Gate()
+    api = make_api(gate, max_queue_tokens=100)
+
+    async def unread() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    async def scenario() -> None:
+        accepted = await fill_queue(api, gate)
+        refused = await api.client.post(route, content=unread(), headers=JSON)
+        tokenized = await api.client.post("/v1/tokenize", json={"inputs": "a"})
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["error"]["code"] == "overloaded"
+        assert tokenized.status_code == 200
+        gate.open.set()
+        assert [(await answer).status_code for answer in accepted] == [200, 200]
+        assert (await api.client.post(EMBEDDINGS, json={"input": "a"})).status_code == 200
+
+    api.run(scenario())
+    assert api.sample("berth_rejected_requests_total", reason="overloaded") == 1
+
+
+def test_request_beyond_the_queue_is_413(make_api: "MakeApi") -> None:
+    api = make_api(Gate(), max_queue_tokens=100)
+    answer = api.post(EMBEDDINGS, {"input": ["ship " * 60] * 2})
+    assert answer.status_code == 413
+    assert "retry-after" not in answer.headers
+
+
+def test_deadline_is_the_sooner_of_header_and_setting(make_api: "MakeApi") -> None:
+    gate = Gate()
+    api = make_api(gate, request_timeout=0.1)
+    answer = api.post(EMBEDDINGS, {"input": "a"}, headers={"X-Request-Timeout": "1000"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+    gate.open.set()
+    patient = make_api(gate, request_timeout=1000)
+    gate.open.clear()
+    answer = patient.post(EMBEDDINGS, {"input": "a"}, headers={"X-Request-Timeout": "0.1"})
+    assert answer.status_code == 504
+    gate.open.set()
+
+
+async def slowly() -> AsyncIterator[bytes]:
+    yield b'{"input": '
+    await asyncio.sleep(20)
+    yield b'"a"}'
+
+
+@pytest.mark.parametrize("route", POSTS)
+def test_body_that_is_too_slow_meets_the_deadline(make_api: "MakeApi", route: str) -> None:
+    answer = make_api(Gate(), request_timeout=0.1).post(route, content=slowly(), headers=JSON)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+
+
+async def in_parts() -> AsyncIterator[bytes]:
+    for _ in range(100):
+        yield b" " * 100
+
+
+@pytest.mark.parametrize("route", POSTS)
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "chunked"])
+def test_body_beyond_the_limit_is_413(make_api: "MakeApi", route: str, announced: bool) -> None:
+    api = make_api(Gate(), max_body_bytes=1000)
+    content = b" " * 1001 if announced else in_parts()
+    answer = api.post(route, content=content, headers=JSON)
+    assert answer.status_code == 413
+    assert answer.json()["error"] == {
+        "message": "the body is larger than 1000 bytes",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "too_large",
+    }
+
+
+def test_body_of_just_the_limit_is_taken(api: "Api", make_api: "MakeApi") -> None:
+    gate = Gate()
+    gate.open.set()
+    body = b'{"input": "a"}'.ljust(1000)
+    assert make_api(gate, max_body_bytes=1000).post(EMBEDDINGS, content=body, headers=JSON).status_code == 200
+
+
+@pytest.mark.parametrize("size", [10, 1 << 19], ids=["small", "parsed in a thread"])
+def test_body_that_is_no_json_says_why(api: "Api", size: int) -> None:
+    answer = api.post("/v1/tokenize", content=b"{" + b" " * size, headers=JSON)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("the body is not valid JSON: ")

@@ -1,0 +1,259 @@
+"""What the next batch is: bounds, order and fairness, decided without an event loop."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from service.inference.scheduler import MAX_PADDING, Flow, Scheduler, Ticket
+from service.inference.types import Encoding, Unit
+
+BUDGET = 256
+
+
+def unit(length: int) -> Unit:
+    ids = np.zeros(length, dtype=np.int32)
+    return Unit(Encoding(ids, ids), ())
+
+
+def queue(scheduler: Scheduler, lengths: Iterable[int]) -> Flow:
+    """Queue a request of some lengths."""
+    flow = Flow()
+    flow.tickets.extend(Ticket(flow, index, unit(length)) for index, length in enumerate(lengths))
+    scheduler.add(flow)
+    return flow
+
+
+def drain(scheduler: Scheduler) -> list[list[Ticket]]:
+    batches = []
+    while batch := scheduler.take_batch():
+        batches.append(batch)
+    return batches
+
+
+def lengths_of(batch: Iterable[Ticket]) -> list[int]:
+    return sorted(map(len, batch))
+
+
+def within_bounds(batch: list[Ticket], budget: int) -> bool:
+    lengths = lengths_of(batch)
+    return len(batch) == 1 or (sum(lengths) <= budget and len(batch) * lengths[-1] <= MAX_PADDING * sum(lengths))
+
+
+def batches_until_served(scheduler: Scheduler, flow: Flow) -> int:
+    count = 0
+    while flow.waiting:
+        scheduler.take_batch()
+        count += 1
+    return count
+
+
+def test_nothing_waits_nothing_comes() -> None:
+    assert Scheduler(BUDGET).take_batch() == []
+
+
+def test_padding_bound_is_the_designs() -> None:
+    assert MAX_PADDING == 1.3
+
+
+@pytest.mark.parametrize(
+    ("lengths", "sizes"),
+    [
+        ([10], [1]),
+        ([128, 128], [2]),
+        ([128, 129], [1, 1]),
+        ([64] * 5, [4, 1]),
+        ([300], [1]),
+        ([300, 300], [1, 1]),
+        ([2] * 300, [128, 128, 44]),
+    ],
+)
+def test_batch_holds_the_budget_of_tokens(lengths: list[int], sizes: list[int]) -> None:
+    scheduler = Scheduler(BUDGET)
+    queue(scheduler, lengths)
+    assert [len(batch) for batch in drain(scheduler)] == sizes
+
+
+def test_one_long_text_beside_hundreds_of_short_ones_is_split_by_length() -> None:
+    scheduler = Scheduler(2048)
+    queue(scheduler, [512] + [3] * 512)
+    assert sorted((len(batch), lengths_of(batch)[-1]) for batch in drain(scheduler)) == [(1, 512), (512, 3)]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "batches"),
+    [
+        ([10, 10, 16], 2),  # 3 x 16 = 48 is 1.33 x 36
+        ([10, 10, 15], 1),  # 3 x 15 = 45 is 1.29 x 35
+        ([10, 19], 2),  # 2 x 19 = 38 is 1.31 x 29
+        ([10, 18], 1),  # 2 x 18 = 36 is 1.29 x 28
+    ],
+)
+def test_padding_decides_whether_near_lengths_go_together(lengths: list[int], batches: int) -> None:
+    scheduler = Scheduler(BUDGET)
+    queue(scheduler, lengths)
+    assert len(drain(scheduler)) == batches
+
+
+def test_unit_longer_than_the_budget_runs_alone() -> None:
+    scheduler = Scheduler(BUDGET)
+    queue(scheduler, [400, 400, 5])
+    assert sorted(map(lengths_of, drain(scheduler))) == [[5], [400], [400]]
+
+
+def test_batch_takes_near_lengths_first() -> None:
+    scheduler = Scheduler(100)
+    queue(scheduler, [50])
+    queue(scheduler, [40, 41, 49, 55, 60])
+    assert lengths_of(scheduler.take_batch()) == [49, 50]
+
+
+def test_every_unit_comes_out_exactly_once() -> None:
+    scheduler = Scheduler(BUDGET)
+    random = np.random.default_rng(3)
+    queued: list[Ticket] = []
+    for _ in range(20):
+        queued += queue(scheduler, random.integers(2, 300, size=random.integers(1, 60)).tolist()).tickets
+    taken = [ticket for batch in drain(scheduler) for ticket in batch]
+    assert Counter(taken) == Counter(queued)
+    assert (scheduler.units, scheduler.tokens) == (0, 0)
+
+
+def test_counters_tell_what_waits() -> None:
+    scheduler = Scheduler(BUDGET)
+    queue(scheduler, [5, 200])
+    queue(scheduler, [7])
+    assert (scheduler.units, scheduler.tokens) == (3, 212)
+    batch = scheduler.take_batch()
+    assert (scheduler.units, scheduler.tokens) == (3 - len(batch), 212 - sum(map(len, batch)))
+    drain(scheduler)
+    assert (scheduler.units, scheduler.tokens) == (0, 0)
+
+
+def test_remove_drops_what_waits_and_nothing_else() -> None:
+    scheduler = Scheduler(10)
+    leaver, stayer = queue(scheduler, [10, 10, 10]), queue(scheduler, [9])
+    taken = scheduler.take_batch()
+    scheduler.remove(leaver)
+    rest = [ticket for batch in drain(scheduler) for ticket in batch]
+    assert {ticket.flow for ticket in [*taken, *rest]} == {leaver, stayer}
+    assert [ticket.flow for ticket in rest if ticket.flow is leaver] == []
+    assert (scheduler.units, scheduler.tokens) == (0, 0)
+
+
+def test_remove_of_a_served_flow_changes_nothing() -> None:
+    scheduler = Scheduler(BUDGET)
+    served, waits = queue(scheduler, [5]), queue(scheduler, [200])
+    while served.waiting:
+        scheduler.take_batch()
+    scheduler.remove(served)
+    assert waits.waiting == scheduler.units == 1
+    assert scheduler.tokens == 200
+
+
+@pytest.mark.parametrize("newcomer", [3, 32, 100, 255], ids=lambda length: f"newcomer of {length}")
+@pytest.mark.parametrize(
+    "bulk",
+    [lambda: [32] * 400, lambda: [32, 100] * 200, lambda: np.random.default_rng(1).integers(2, 257, size=400).tolist()],
+    ids=["equal lengths", "two lengths", "mixed lengths"],
+)
+@pytest.mark.parametrize("batches_before", [4, 5, 60, 61])
+def test_newcomer_is_in_the_next_batch_while_bulk_waits(
+    newcomer: int, bulk: Callable[[], list[int]], batches_before: int
+) -> None:
+    scheduler = Scheduler(BUDGET)
+    for _ in range(4):
+        queue(scheduler, bulk())
+    for _ in range(batches_before):
+        scheduler.take_batch()
+    assert batches_until_served(scheduler, queue(scheduler, [newcomer])) == 1
+
+
+@pytest.mark.parametrize("flows", [2, 4])
+@pytest.mark.parametrize("lengths", [[32] * 600, [16, 48] * 300], ids=["one length", "two lengths"])
+def test_equal_flows_get_equal_tokens(flows: int, lengths: list[int]) -> None:
+    scheduler = Scheduler(BUDGET)
+    served = dict.fromkeys([queue(scheduler, lengths) for _ in range(flows)], 0)
+    for _ in range(20 * flows):
+        for ticket in scheduler.take_batch():
+            served[ticket.flow] += len(ticket)
+    assert max(served.values()) - min(served.values()) <= 2 * BUDGET
+
+
+def test_flow_of_other_lengths_gets_its_share() -> None:
+    scheduler = Scheduler(BUDGET)
+    long, short = queue(scheduler, [250] * 100), queue(scheduler, [4] * 6000)
+    served = dict.fromkeys([long, short], 0)
+    for _ in range(40):
+        for ticket in scheduler.take_batch():
+            served[ticket.flow] += len(ticket)
+    assert abs(served[long] - served[short]) <= 2 * BUDGET
+
+
+def test_bulk_is_served_under_a_stream_of_newcomers() -> None:
+    scheduler = Scheduler(BUDGET)
+    bulk = queue(scheduler, [200] * 20)
+    for _ in range(400):
+        queue(scheduler, [4])
+        scheduler.take_batch()
+    assert 200 * (20 - bulk.waiting) >= 4 * 400 / 2 - BUDGET
+
+
+def test_bulk_is_served_under_a_stream_of_equal_newcomers() -> None:
+    scheduler = Scheduler(BUDGET)
+    bulk = queue(scheduler, [200] * 20)
+    for _ in range(400):
+        queue(scheduler, [200])
+        scheduler.take_batch()
+    assert bulk.waiting == 0
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Requests come, leave and are served in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler = Scheduler(64)
+        self.waiting: dict[Flow, set[Ticket]] = {}
+
+    @rule(lengths=st.lists(st.integers(2, 80), min_size=1, max_size=30))
+    def add(self, lengths: list[int]) -> None:
+        flow = queue(self.scheduler, lengths)
+        self.waiting[flow] = set(flow.tickets)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        flow = data.draw(st.sampled_from(list(self.waiting)))
+        self.scheduler.remove(flow)
+        del self.waiting[flow]
+
+    @rule()
+    def take_batch(self) -> None:
+        batch = self.scheduler.take_batch()
+        assert bool(batch) == bool(self.waiting)
+        if batch:
+            assert within_bounds(batch, self.scheduler.max_batch_tokens)
+        for ticket in batch:
+            self.waiting[ticket.flow].remove(ticket)  # raises where it came out twice, or after its removal
+        self.waiting = {flow: tickets for flow, tickets in self.waiting.items() if tickets}
+
+    @invariant()
+    def counters_are_right(self) -> None:
+        waiting = [ticket for tickets in self.waiting.values() for ticket in tickets]
+        assert self.scheduler.units == len(waiting)
+        assert self.scheduler.tokens == sum(map(len, waiting))
+        assert all(flow.waiting == len(tickets) for flow, tickets in self.waiting.items())
+
+    def teardown(self) -> None:
+        taken = [ticket for batch in drain(self.scheduler) for ticket in batch]
+        assert len(taken) == sum(map(len, self.waiting.values()))
+        assert (self.scheduler.units, self.scheduler.tokens) == (0, 0)
+
+
+SchedulerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None, database=None)
+TestScheduler = SchedulerMachine.TestCase
