@@ -28,6 +28,9 @@ from service.inference.types import Pooling
 from service.metrics import Metrics
 from service.settings import Settings
 
+JOIN_SECONDS = 5.0
+"""What an encoder thread has at the end to finish its batch; the queue is empty by then."""
+
 logger = logging.getLogger("berth")
 
 
@@ -49,6 +52,7 @@ def create_app(settings: Settings, artifact: Artifact, on_failure: Callable[[], 
         loading.cancel()
         if state.engine is not None:
             state.engine.runner.stop()
+            await asyncio.to_thread(state.engine.runner.join, JOIN_SECONDS)
 
     app = FastAPIOffline(
         redoc_url=None,
@@ -79,8 +83,8 @@ async def _load(state: State, artifact: Artifact, on_failure: Callable[[], None]
     """Load the model and replay its probes, then be ready."""
     try:
         engine = await asyncio.to_thread(_engine, state, artifact)
-    except ArtifactError as error:
-        logger.error("%s", error)
+    except Exception as error:
+        logger.error("%s", error, exc_info=None if isinstance(error, ArtifactError) else error)
         on_failure()
         return
     engine.runner.start()

@@ -7,7 +7,7 @@ import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import shut_down, unexpected
@@ -41,6 +41,8 @@ class Observe:
             except asyncio.CancelledError:
                 if not exchange.hung_up:
                     await shut_down(Request(scope))(scope, exchange.receive, exchange.send)
+            except ClientDisconnect:
+                exchange.hung_up = True
             except Exception as error:
                 if exchange.status is not None:
                     raise

@@ -6,8 +6,10 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
 import orjson
-from fastapi import HTTPException, Request, Response
+from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from service.api.errors import Shape, openai_shape
 from service.api.state import State
@@ -89,7 +91,7 @@ class JsonRoute(APIRoute):
             try:
                 return await handle(JsonRequest(request.scope, request.receive))
             except HTTPException as error:  # FastAPI hides in it whatever the reading of a body raises
-                if isinstance(error.__cause__, BerthError):
+                if isinstance(error.__cause__, BerthError | ClientDisconnect):
                     raise error.__cause__ from None
                 raise
 

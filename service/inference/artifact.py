@@ -88,10 +88,13 @@ class Artifact:
 
     def probes(self) -> list[Probe]:
         """Read the probes: `ids`, `type_ids` [tokens of all], `lengths` [probes] and `vectors` [probes, hidden]."""
-        with np.load(self.folder / PROBES, allow_pickle=False) as stored:
-            ends = np.cumsum(stored["lengths"])[:-1]
-            ids, type_ids = (np.split(stored[name].astype(np.int32), ends) for name in ("ids", "type_ids"))
-            vectors = stored["vectors"].astype(np.float32)
+        try:
+            with np.load(self.folder / PROBES, allow_pickle=False) as stored:
+                ends = np.cumsum(stored["lengths"])[:-1]
+                ids, type_ids = (np.split(stored[name].astype(np.int32), ends) for name in ("ids", "type_ids"))
+                vectors = stored["vectors"].astype(np.float32)
+        except Exception as error:  # NumPy and zipfile raise many kinds
+            raise ArtifactError(f"{self.folder / PROBES} cannot be read: {error}") from error
         return [Probe(Encoding(*pair), vector) for *pair, vector in zip(ids, type_ids, vectors, strict=True)]
 
 
@@ -119,6 +122,8 @@ def read_artifact(folder: Path) -> Artifact:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise ArtifactError(f"{folder / MANIFEST}: {field}: {first['msg']}; export the model again") from error
+    for name in {TOKENIZER, GRAPH, WEIGHTS, PROBES} - manifest.files.keys():
+        raise ArtifactError(f"{folder / MANIFEST} does not vouch for {name}; export the model again")
     for name, expected in manifest.files.items():
         try:
             actual = sha256(folder / name)

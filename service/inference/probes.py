@@ -21,7 +21,7 @@ def check_probes(artifact: Artifact, encode: Encode) -> None:
         float(np.linalg.norm(vector - probe.vector) / np.linalg.norm(probe.vector))
         for probe, [vector] in zip(probes, results, strict=True)
     ]
-    worst = max(differences)
+    worst = float(np.max(differences))  # unlike max(), it does not lose a NaN
     if not worst <= manifest.probe_tolerance:
         raise ArtifactError(
             f"{artifact.folder}: this machine's vectors differ from the probes by {worst:.2g} of their length, "

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from service.errors import EncoderError, OverloadedError, TooLargeError
+from service.errors import EncoderError, NotReadyError, OverloadedError, TooLargeError
 from service.inference.scheduler import Flow, Scheduler, Ticket
 from service.inference.types import Unit, Vectors
 
@@ -73,6 +73,7 @@ class Runner:
         self._changed = threading.Condition()
         self._stopping = False
         self._seconds_per_token = 0.0  # of all threads together, smoothed over some fifty batches
+        self._workers: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop
 
     @property
@@ -89,13 +90,19 @@ class Runner:
         """Start the encoder threads; they end with the process or after `stop`."""
         self._loop = asyncio.get_running_loop()
         for number in range(self._threads):
-            threading.Thread(target=self._work, name=f"encoder-{number}", daemon=True).start()
+            self._workers.append(threading.Thread(target=self._work, name=f"encoder-{number}", daemon=True))
+            self._workers[-1].start()
 
     def stop(self) -> None:
         """Let each thread end after the batch it is running and whatever still waits."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+
+    def join(self, seconds: float) -> None:
+        """Wait, at most so many seconds a thread, for the threads to end: one inside ONNX Runtime crashes the exit."""
+        for worker in self._workers:
+            worker.join(seconds)
 
     def admit(self, tokens: int = 1) -> None:
         """Raise `OverloadedError` where the queue has no room for some tokens, `TooLargeError` where it never had."""
@@ -108,7 +115,8 @@ class Runner:
     async def run(self, units: Sequence[Unit]) -> Encoded:
         """Encode the units of one request, of which there is at least one.
 
-        Raises what `admit` raises. A caller that is cancelled takes its waiting units out of the queue.
+        Raises what `admit` raises, and `NotReadyError` after `stop`. A caller that is cancelled takes its waiting units
+        out of the queue.
         """
         self.admit(sum(map(len, units)))
         job = Job(unanswered=len(units))
@@ -117,6 +125,8 @@ class Runner:
         )
         queued = time.perf_counter()
         with self._changed:
+            if self._stopping:
+                raise NotReadyError("the service is shutting down")
             self._scheduler.add(job)
             self._changed.notify(len(job.tickets))
         try:
@@ -147,8 +157,11 @@ class Runner:
     def _encode_each(self, units: Sequence[Unit]) -> list[Result]:
         """Encode a batch; where it fails, halve it and try again, so that only a unit that fails alone has an error."""
         try:
-            return list(self._encode(units))
-        except Exception:
+            results: list[Result] = list(self._encode(units))
+            if len(results) != len(units):
+                raise EncoderError(f"{len(results)} results for {len(units)} units")
+            return results
+        except BaseException:  # whatever it is, this thread must go on
             if len(units) == 1:
                 logger.exception("the encoder failed on a unit of %d tokens", len(units[0]))
                 return [EncoderError("the encoder failed on this text; the service's log says why")]

@@ -2,14 +2,15 @@
 
 Requests are flows of units. Flows share the encoder by fair queueing (Demers, Keshav and Shenker 1989), counted in
 tokens: each flow carries a tag, the virtual time up to which it was served, and the flow with the least tag anchors
-the next batch. A newcomer starts one batch ahead of the virtual time, so that a short request never waits behind a bulk
+the next batch. A newcomer has a head start of one batch until then, so that a short request never waits behind a bulk
 one. The rest of the batch are units of near length from any flow, because lengths that differ cost padding.
 """
 
 from bisect import bisect_left, insort
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from service.inference.types import Unit
 
@@ -24,6 +25,12 @@ class Flow:
     tickets: deque["Ticket"] = field(default_factory=deque)
     waiting: int = 0
     tag: float = 0.0
+    head_start: float = 0.0
+
+    @property
+    def rank(self) -> float:
+        """Order the flows: the least is served next."""
+        return self.tag - self.head_start
 
 
 @dataclass(slots=True, eq=False)
@@ -49,12 +56,12 @@ class Scheduler:
         self.tokens = 0
         self._flows: dict[Flow, None] = {}
         self._clock = 0.0  # the virtual time, in tokens
-        self._by_length: dict[int, OrderedDict[Ticket, None]] = {}
+        self._by_length: dict[int, dict[Flow, deque[Ticket]]] = {}
         self._lengths: list[int] = []  # the keys of _by_length, sorted
 
     def add(self, flow: Flow) -> None:
         """Queue a flow's tickets, of which there must be one at least."""
-        flow.tag = self._clock - self.max_batch_tokens
+        flow.tag, flow.head_start = self._clock, self.max_batch_tokens
         self._flows[flow] = None
         for ticket in flow.tickets:
             self._put(ticket)
@@ -70,13 +77,16 @@ class Scheduler:
         if not self._flows:
             return []
         active = len(self._flows)
-        anchor = self._next_of(min(self._flows, key=lambda flow: flow.tag))
+        first = min(self._flows, key=attrgetter("rank"))
+        self._clock = max(self._clock, first.rank)
+        first.head_start = 0.0
+        anchor = self._next_of(first)
         self._take(anchor)
         batch, tokens, longest = [anchor], len(anchor), len(anchor)
         for length in self._nearest(longest):
             bucket = self._by_length[length]
             while bucket and self._fits(len(batch) + 1, tokens + length, max(longest, length)):
-                ticket = next(iter(bucket))
+                ticket = bucket[min(bucket, key=attrgetter("rank"))][0]
                 self._take(ticket)
                 batch.append(ticket)
                 tokens += length
@@ -108,9 +118,9 @@ class Scheduler:
     def _put(self, ticket: Ticket) -> None:
         length = len(ticket)
         if length not in self._by_length:
-            self._by_length[length] = OrderedDict()
+            self._by_length[length] = {}
             insort(self._lengths, length)
-        self._by_length[length][ticket] = None
+        self._by_length[length].setdefault(ticket.flow, deque()).append(ticket)
         ticket.waiting = True
         ticket.flow.waiting += 1
         self.units += 1
@@ -119,7 +129,9 @@ class Scheduler:
     def _take(self, ticket: Ticket) -> None:
         length, flow = len(ticket), ticket.flow
         bucket = self._by_length[length]
-        del bucket[ticket]
+        bucket[flow].popleft()  # tickets of one flow and length are taken in their order
+        if not bucket[flow]:
+            del bucket[flow]
         if not bucket:
             del self._by_length[length]
             del self._lengths[bisect_left(self._lengths, length)]

@@ -50,7 +50,10 @@ class Tokenizer:
         self._max_tokens = max_tokens
         self._vocab_size = vocab_size
         self._type_vocab_size = type_vocab_size
-        self._first, self._last = self._tokenizer.encode("").ids  # [CLS], [SEP]
+        frame = self._tokenizer.encode("").ids
+        if len(frame) != 2:
+            raise ArtifactError(f"{path} does not frame a text by [CLS] and [SEP]")
+        self._first, self._last = frame
 
     def encode(
         self, texts: Sequence[Text], truncation: Truncation, *, detailed: bool = False, table: bool = False
@@ -138,7 +141,6 @@ class Tokenizer:
         ]
 
     def _check_ids(self, name: str, ids: Sequence[int]) -> None:
-        self._check_range(name, ids)
         if len(ids) < 2 or ids[0] != self._first or ids[-1] != self._last:
             raise InvalidInputError(
                 name,
@@ -146,6 +148,7 @@ class Tokenizer:
                 "A client that tokenizes by itself uses another model's vocabulary: send text "
                 "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))",
             )
+        self._check_range(name, ids)
 
     def _check_range(self, name: str, ids: Sequence[int]) -> None:
         if ids and (min(ids) < 0 or max(ids) >= self._vocab_size):
