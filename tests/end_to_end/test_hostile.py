@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from tests.end_to_end.conftest import Service, Start
 
 EMBEDDINGS = "/v1/embeddings"
+FEATURES = "/v1/features"
 SIMILARITY = "/v1/similarity"
 TOKENIZE = "/v1/tokenize"
 DETOKENIZE = "/v1/detokenize"
-POSTS = [EMBEDDINGS, SIMILARITY, TOKENIZE, DETOKENIZE]
+POSTS = [EMBEDDINGS, FEATURES, SIMILARITY, TOKENIZE, DETOKENIZE]
 JSON = {"content-type": "application/json"}
 DEEP = "[" * 50_000 + "]" * 50_000
 
@@ -47,8 +48,8 @@ def refusal(answer: httpx.Response, status: int) -> dict[str, Any]:
     [
         ({"input": []}, "input"),
         ({"input": ""}, "input"),
-        ({"input": [""]}, "input"),
-        ({"input": ["a", ""]}, "input"),
+        ({"input": [""]}, "input[0]"),
+        ({"input": ["a", ""]}, "input[1]"),
         ({}, "input"),
         ({"input": None}, "input"),
         ({"input": 3}, "input"),
@@ -116,7 +117,7 @@ def test_embeddings_refuse(http: httpx.Client, fields: dict[str, object], param:
         (SIMILARITY, {"source": "a"}, "target"),
         (SIMILARITY, {"target": "a"}, "source"),
         (SIMILARITY, {"source": [], "target": "a"}, "source"),
-        (SIMILARITY, {"source": "a", "target": ["b", ""]}, "target"),
+        (SIMILARITY, {"source": "a", "target": ["b", ""]}, "target[1]"),
         (SIMILARITY, {"source": "a", "target": 3}, "target"),
         (SIMILARITY, {"source": "a", "target": [[101, 102]]}, "target"),
         (SIMILARITY, {"source": "a", "target": ["b", "b" * 20_001]}, "target[1]"),
@@ -133,7 +134,7 @@ def test_embeddings_refuse(http: httpx.Client, fields: dict[str, object], param:
         (SIMILARITY, {"source": "a", "target": ["b"] * 2048}, "source"),
         (TOKENIZE, {}, "inputs"),
         (TOKENIZE, {"inputs": []}, "inputs"),
-        (TOKENIZE, {"inputs": [""]}, "inputs"),
+        (TOKENIZE, {"inputs": [""]}, "inputs[0]"),
         (TOKENIZE, {"inputs": 7}, "inputs"),
         (TOKENIZE, {"inputs": ["a"] * 2049}, "inputs"),
         (TOKENIZE, {"inputs": "a" * 20_001}, "inputs"),

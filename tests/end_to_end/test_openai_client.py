@@ -81,7 +81,7 @@ def test_a_bad_request_is_the_clients_own_error(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as error:
         client.embeddings.create(model=MODEL, input=["a", ""])
     assert (error.value.param, error.value.type, error.value.code) == (
-        "input",
+        "input[1]",
         "invalid_request_error",
         "invalid_value",
     )

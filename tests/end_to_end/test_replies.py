@@ -237,6 +237,7 @@ def test_openapi_lists_the_routes(http: httpx.Client) -> None:
     paths = http.get("/openapi.json").json()["paths"]
     assert set(paths) >= {
         "/v1/embeddings",
+        "/v1/features",
         "/v1/similarity",
         "/v1/tokenize",
         "/v1/detokenize",

@@ -27,7 +27,12 @@ def artifact(minilm: Path) -> Artifact:
 def tokenizer(artifact: Artifact) -> Tokenizer:
     """Give the default model's tokenizer."""
     manifest = artifact.manifest
-    return Tokenizer(artifact.tokenizer, max_tokens=manifest.max_tokens, vocab_size=manifest.vocab_size)
+    return Tokenizer(
+        artifact.tokenizer,
+        max_tokens=manifest.max_tokens,
+        vocab_size=manifest.vocab_size,
+        type_vocab_size=manifest.type_vocab_size,
+    )
 
 
 @pytest.fixture(scope="session")

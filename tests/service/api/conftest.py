@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.api.state import Engine, State
 from service.inference.artifact import Artifact
-from service.inference.embedder import Embedder
+from service.inference.embedder import Embedder, Limits
 from service.inference.encoder import CpuEncoder
 from service.inference.runner import Encode, Runner
 from service.inference.scheduler import Scheduler
@@ -90,8 +90,8 @@ def build_api(api_loop: asyncio.Runner, artifact: Artifact, tokenizer: Tokenizer
             on_batch=state.metrics.count_batch,
         )
         runner.start()
-        embedder = Embedder(tokenizer, runner, max_texts=settings.max_texts, max_text_chars=settings.max_text_chars)
-        state.engine = Engine(tokenizer, runner, embedder)
+        limits = Limits(settings.max_texts, settings.max_text_chars, settings.max_reply_numbers)
+        state.engine = Engine(tokenizer, runner, Embedder(tokenizer, runner, state.manifest, limits))
 
     return build
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import service.errors
 from service.api.errors import KINDS
 from service.errors import (
     ArtifactError,
@@ -11,6 +12,7 @@ from service.errors import (
     DeadlineError,
     EncoderError,
     InvalidInputError,
+    MalformedError,
     ModelNotFoundError,
     NotReadyError,
     OverloadedError,
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 TABLE: list[tuple[BerthError, int, str, str, str | None]] = [
     (InvalidInputError("input[3]", "is wrong"), 400, "invalid_request_error", "invalid_value", "input[3]"),
     (InvalidInputError("", "is wrong"), 400, "invalid_request_error", "invalid_value", None),
+    (MalformedError("input", "is wrong"), 400, "invalid_request_error", "invalid_request", "input"),
+    (MalformedError("", "is wrong"), 400, "invalid_request_error", "invalid_request", None),
     (ModelNotFoundError("no"), 404, "invalid_request_error", "model_not_found", None),
     (TooLargeError("input", "no"), 413, "invalid_request_error", "too_large", "input"),
     (TooLargeError("", "no"), 413, "invalid_request_error", "too_large", None),
@@ -50,7 +54,11 @@ def test_each_error_has_its_reply(
 
 
 def test_table_has_every_error_that_a_request_can_meet() -> None:
-    in_service = {kind for kind in BerthError.__subclasses__() if kind.__module__ == "service.errors"}
+    in_service = {
+        kind
+        for kind in vars(service.errors).values()
+        if isinstance(kind, type) and issubclass(kind, BerthError) and kind is not BerthError
+    }
     assert in_service == {*KINDS, ArtifactError}
 
 

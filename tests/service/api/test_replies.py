@@ -2,14 +2,25 @@
 
 import asyncio
 import base64
+from importlib import util
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
+from fastapi import Request
 
-from service.api.replies import LARGE_REPLY, base64_of, json_reply, large_json_reply
+from service.api import replies
+from service.api.replies import LARGE_REPLY, accepted, binary_reply, json_reply, large_json_reply, spelled
+from service.errors import InvalidInputError
 
 VALUES = [0.1, 1 / 3, -0.0, 1e-45, 1.1754944e-38, 3.4028235e38, 16777217.0, 0.30000001192092896]
+ARROW = "application/vnd.apache.arrow.stream"
+
+
+def request(accept: str | None) -> Request:
+    headers = [] if accept is None else [(b"accept", accept.encode())]
+    return Request({"type": "http", "headers": headers})
 
 
 def test_numbers_round_trip_float32_exactly() -> None:
@@ -20,11 +31,84 @@ def test_numbers_round_trip_float32_exactly() -> None:
 
 
 def test_base64_is_little_endian_float32() -> None:
-    assert base64_of(np.array([1.0, -2.0], dtype=np.float32)) == base64.b64encode(b"\0\0\x80\x3f\0\0\0\xc0").decode()
-    assert base64_of(np.array([1.0], dtype=">f4").astype(np.float32)) == "AACAPw=="
+    expected = base64.b64encode(b"\0\0\x80\x3f\0\0\0\xc0").decode()
+    assert spelled(np.array([1.0, -2.0], dtype=np.float32), "base64") == expected
+    assert spelled(np.array([1.0], dtype=">f4"), "base64") == "AACAPw=="
+
+
+@pytest.mark.parametrize(
+    ("vector", "text"),
+    [
+        (np.array([1.0, -2.0], dtype=np.float16), "ADwAwA=="),
+        (np.array([127, -1], dtype=np.int8), "f/8="),
+        (np.array([[1, 2], [3, 4]], dtype=np.int8), ["AQI=", "AwQ="]),
+        (np.empty((0, 2), dtype=np.float32), []),
+    ],
+    ids=str,
+)
+def test_base64_of_other_types_and_of_rows(vector: replies.Array, text: object) -> None:
+    assert spelled(vector, "base64") == text
+
+
+@pytest.mark.parametrize(
+    ("vector", "json"),
+    [
+        (np.array([0.5, -2.0], dtype=np.float16), b'{"v":[0.5,-2.0]}'),
+        (np.array([127, -127], dtype=np.int8), b'{"v":[127,-127]}'),
+        (np.array([[1, 2], [3, 4]], dtype=np.float32), b'{"v":[[1.0,2.0],[3.0,4.0]]}'),
+        (np.array([[1, 2], [3, 4]], dtype=np.float32).T, b'{"v":[[1.0,3.0],[2.0,4.0]]}'),
+        (np.empty((0, 2), dtype=np.float32), b'{"v":[]}'),
+    ],
+    ids=str,
+)
+def test_numbers_of_every_type(vector: replies.Array, json: bytes) -> None:
+    assert json_reply({"v": spelled(vector, "float")}).body == json
 
 
 @pytest.mark.parametrize("numbers", [1, LARGE_REPLY])
 def test_large_replies_are_the_same(numbers: int) -> None:
     reply = asyncio.run(large_json_reply({"v": [1.5]}, numbers))
     assert (reply.body, reply.media_type) == (b'{"v":[1.5]}', "application/json")
+
+
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        (None, "json"),
+        ("*/*", "json"),
+        ("application/json", "json"),
+        ("application/octet-stream", "raw"),
+        ("application/octet-stream, application/json;q=0.5", "raw"),
+        (ARROW, "arrow"),
+    ],
+)
+def test_form_is_the_callers_choice(accept: str | None, media: str) -> None:
+    assert accepted(request(accept)) == media
+
+
+def test_arrow_without_pyarrow_is_refused_with_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "find_spec", lambda name: None if name == "pyarrow" else util.find_spec(name))
+    with pytest.raises(InvalidInputError, match="not installed here; application/octet-stream does not") as error:
+        accepted(request(ARROW))
+    assert error.value.param == "Accept"
+    assert accepted(request("application/octet-stream")) == "raw"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_raw_bytes_say_their_shape_and_type(dtype: str) -> None:
+    vectors = np.arange(6).reshape(2, 3).astype(dtype)
+    reply = binary_reply(vectors, "raw")
+    assert (reply.headers["x-shape"], reply.headers["x-dtype"]) == ("2,3", dtype)
+    assert reply.headers["content-type"] == "application/octet-stream"
+    assert reply.body == vectors.tobytes()
+    assert binary_reply(vectors.astype(vectors.dtype.newbyteorder(">")), "raw").body == vectors.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_arrow_is_one_column_of_vectors(dtype: str) -> None:
+    vectors = np.arange(6).reshape(2, 3).astype(dtype)
+    reply = binary_reply(vectors, "arrow")
+    assert reply.headers["content-type"] == ARROW
+    table = pa.ipc.open_stream(reply.body).read_all()
+    assert table.schema.field("embedding").type == pa.list_(pa.from_numpy_dtype(vectors.dtype), 3)
+    assert table["embedding"].to_pylist() == vectors.tolist()

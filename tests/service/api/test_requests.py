@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.service.api.conftest import Api, MakeApi
 
 EMBEDDINGS = "/v1/embeddings"
-ENCODER_ROUTES = ["/v1/embeddings", "/v1/similarity"]
+ENCODER_ROUTES = ["/v1/embeddings", "/v1/features", "/v1/similarity"]
 POSTS = [*ENCODER_ROUTES, "/v1/tokenize", "/v1/detokenize"]
 JSON = {"content-type": "application/json"}
 

@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.api.schemas import DetokenizeRequest, EmbeddingsRequest, SimilarityRequest, TokenizeRequest
+from service.api.schemas import (
+    DetokenizeRequest,
+    EmbeddingsRequest,
+    FeaturesRequest,
+    SimilarityRequest,
+    TokenizeRequest,
+)
 from service.inference.types import Metric, TokenIds
 
 
@@ -36,6 +42,7 @@ def test_defaults_are_openais() -> None:
 @pytest.mark.parametrize(
     ("model", "fields"),
     [
+        (FeaturesRequest, {"inputs": "a"}),
         (SimilarityRequest, {"source": "a", "target": "b"}),
         (TokenizeRequest, {"inputs": "a"}),
         (DetokenizeRequest, {"ids": [[1]]}),
@@ -55,5 +62,5 @@ def test_metrics_by_name(metric: str) -> None:
 
 
 def test_json_schema_can_be_made() -> None:
-    for model in (EmbeddingsRequest, SimilarityRequest, TokenizeRequest, DetokenizeRequest):
+    for model in (EmbeddingsRequest, FeaturesRequest, SimilarityRequest, TokenizeRequest, DetokenizeRequest):
         assert model.model_json_schema()["type"] == "object"

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from service.api.state import State
+from service.api.wishes import sentence_feature
 from service.errors import InvalidInputError, ModelNotFoundError, NotReadyError
 from service.inference.artifact import Artifact
-from service.inference.types import Feature, Pooling, Text, TokenIds
+from service.inference.types import Text, TokenIds
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -16,7 +17,8 @@ PROMPTS = {"query": "query: ", "passage": "passage: "}
 
 
 def state(artifact: Artifact, **manifest: Any) -> State:
-    return State(Settings(), artifact.manifest.model_copy(update=manifest), "tug", Metrics())
+    amended = artifact.manifest.model_copy(update=manifest)
+    return State(Settings(), amended, "tug", Metrics(), sentence_feature(amended))
 
 
 @pytest.mark.parametrize(
@@ -58,13 +60,6 @@ def test_model_may_be_left_out_or_named_rightly(artifact: Artifact) -> None:
     for name in ("", "Tug", "tug ", artifact.manifest.source.id):
         with pytest.raises(ModelNotFoundError, match="tug"):
             tug.check_model(name)
-
-
-def test_sentence_feature_is_the_models_own(artifact: Artifact) -> None:
-    assert state(artifact).sentence_feature == Feature(Pooling.MEAN, (6,), normalize=True)
-    assert state(artifact, pooling=Pooling.CLS, normalize=False, layers=3).sentence_feature == Feature(
-        Pooling.CLS, (3,)
-    )
 
 
 def test_not_ready_until_loaded(artifact: Artifact) -> None:

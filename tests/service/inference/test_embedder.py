@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from service.errors import DeadlineError, EncoderError, InvalidInputError, TooLargeError
-from service.inference.embedder import Embedded, Embedder
+from service.inference.artifact import Artifact
+from service.inference.embedder import Embedded, Embedder, Limits
 from service.inference.encoder import CpuEncoder
+from service.inference.reading import Item, Wish
 from service.inference.runner import Encode, Runner
 from service.inference.scheduler import Scheduler
-from service.inference.tokenizer import Tokenizer, Truncate
+from service.inference.tokenizer import Tokenizer
+from service.inference.truncation import Cut, Truncation
 from service.inference.types import Feature, Float32Array, Pooling, Text, TokenIds, Unit, Vectors
 
 SENTENCE = Feature(Pooling.MEAN, (6,), normalize=True)
@@ -24,7 +27,13 @@ Scenario = Callable[[Embedder], Coroutine[Any, Any, None]]
 
 
 def play(
-    scenario: Scenario, tokenizer: Tokenizer, encode: Encode, *, threads: int = 2, max_queue_tokens: int = 1_000_000
+    scenario: Scenario,
+    artifact: Artifact,
+    tokenizer: Tokenizer,
+    encode: Encode,
+    *,
+    threads: int = 2,
+    max_queue_tokens: int = 1_000_000,
 ) -> None:
     """Run a scenario with an embedder around an encoder."""
 
@@ -38,7 +47,8 @@ def play(
         )
         runner.start()
         try:
-            await scenario(Embedder(tokenizer, runner, max_texts=2000, max_text_chars=100_000))
+            limits = Limits(texts=2000, text_chars=100_000, reply_numbers=1_000_000)
+            await scenario(Embedder(tokenizer, runner, artifact.manifest, limits))
         finally:
             runner.stop()
 
@@ -49,15 +59,15 @@ async def embed(
     embedder: Embedder,
     values: Sequence[str | TokenIds],
     features: Sequence[Feature] = (SENTENCE,),
-    truncate: Truncate = "end",
+    cut: Cut = Cut.END,
     deadline: float = math.inf,
 ) -> Embedded:
     texts = [Text(f"input[{index}]", value) for index, value in enumerate(values)]
-    return await embedder.embed(texts, features, truncate=truncate, deadline=deadline)
+    return await embedder.embed(texts, Wish(tuple(features), Truncation(cut)), deadline=deadline)
 
 
 def first_vectors(embedded: Embedded) -> Float32Array:
-    return np.stack([vectors[0] for vectors in embedded.vectors])
+    return np.stack([item.vectors[0] for item in embedded.answered])
 
 
 def sentences(count: int) -> list[str]:
@@ -65,7 +75,9 @@ def sentences(count: int) -> list[str]:
     return [" ".join(random.choice(WORDS, size=random.integers(1, 30))) for _ in range(count)]
 
 
-def test_text_is_the_same_alone_and_in_any_company(tokenizer: Tokenizer, encoder: CpuEncoder) -> None:
+def test_text_is_the_same_alone_and_in_any_company(
+    artifact: Artifact, tokenizer: Tokenizer, encoder: CpuEncoder
+) -> None:
     texts = sentences(60)
 
     async def scenario(embedder: Embedder) -> None:
@@ -76,10 +88,12 @@ def test_text_is_the_same_alone_and_in_any_company(tokenizer: Tokenizer, encoder
         for start, each in zip(range(0, 60, 12), crowd, strict=True):
             assert np.abs(np.roll(first_vectors(each), start, axis=0) - alone).max() < 1e-5
 
-    play(scenario, tokenizer, encoder)
+    play(scenario, artifact, tokenizer, encoder)
 
 
-def test_requests_for_different_features_share_the_queue(tokenizer: Tokenizer, encoder: CpuEncoder) -> None:
+def test_requests_for_different_features_share_the_queue(
+    artifact: Artifact, tokenizer: Tokenizer, encoder: CpuEncoder
+) -> None:
     texts = sentences(20)
     wanted = [Feature(Pooling.CLS, (6,)), Feature(Pooling.MAX, (0,)), SENTENCE]
 
@@ -89,17 +103,17 @@ def test_requests_for_different_features_share_the_queue(tokenizer: Tokenizer, e
         in_one = await embed(embedder, texts, wanted)
         for place, expected in enumerate(separate):
             assert np.abs(first_vectors(at_once[place]) - expected).max() < 1e-4
-            assert np.abs(np.stack([vectors[place] for vectors in in_one.vectors]) - expected).max() < 1e-4
+            assert np.abs(np.stack([item.vectors[place] for item in in_one.answered]) - expected).max() < 1e-4
 
-    play(scenario, tokenizer, encoder)
+    play(scenario, artifact, tokenizer, encoder)
 
 
-def test_ids_and_their_text_are_one(tokenizer: Tokenizer, encoder: CpuEncoder) -> None:
+def test_ids_and_their_text_are_one(artifact: Artifact, tokenizer: Tokenizer, encoder: CpuEncoder) -> None:
     async def scenario(embedder: Embedder) -> None:
         text, ids = first_vectors(await embed(embedder, ["hello world", TokenIds([101, 7592, 2088, 102])]))
         np.testing.assert_allclose(text, ids, atol=1e-6)
 
-    play(scenario, tokenizer, encoder)
+    play(scenario, artifact, tokenizer, encoder)
 
 
 def echo(units: Sequence[Unit]) -> list[Vectors]:
@@ -107,65 +121,65 @@ def echo(units: Sequence[Unit]) -> list[Vectors]:
     return [[np.array([len(unit)], dtype=np.float32)] for unit in units]
 
 
-def test_bulk_keeps_its_order_over_all_chunks(tokenizer: Tokenizer) -> None:
+def test_bulk_keeps_its_order_over_all_chunks(artifact: Artifact, tokenizer: Tokenizer) -> None:
     async def scenario(embedder: Embedder) -> None:
         embedded = await embed(embedder, ["hello " * (number % 200 + 1) for number in range(1500)])
         assert first_vectors(embedded)[:, 0].tolist() == [number % 200 + 3 for number in range(1500)]
         assert embedded.tokens == sum(number % 200 + 3 for number in range(1500))
         assert embedded.truncated == 0
 
-    play(scenario, tokenizer, echo)
+    play(scenario, artifact, tokenizer, echo)
 
 
-def test_tokens_are_counted_after_the_cut(tokenizer: Tokenizer) -> None:
+def test_tokens_are_counted_after_the_cut(artifact: Artifact, tokenizer: Tokenizer) -> None:
     async def scenario(embedder: Embedder) -> None:
         embedded = await embed(embedder, ["hello", "hello " * 500, "hello " * 600])
         assert (embedded.tokens, embedded.truncated) == (3 + 256 + 256, 2)
         assert min(embedded.timings.tokenize, embedded.timings.queue, embedded.timings.encode) >= 0
 
-    play(scenario, tokenizer, echo)
+    play(scenario, artifact, tokenizer, echo)
 
 
 @pytest.mark.parametrize(
-    ("values", "truncate", "param"),
+    ("values", "cut", "param"),
     [
-        (["a"] * 2001, "end", "input"),
-        (["a", "b" * 100_001], "end", "input[1]"),
-        (["a", TokenIds([5])], "end", "input[1]"),
-        (["a", "hello " * 300], "error", "input[1]"),
-        (["hello"] * 200 + ["hello " * 300], "error", "input[200]"),
+        (["a"] * 2001, Cut.END, "input"),
+        (["a", "b" * 100_001], Cut.END, "input[1]"),
+        (["a", TokenIds([5])], Cut.END, "input[1]"),
+        (["a", "hello " * 300], Cut.ERROR, "input[1]"),
+        (["hello"] * 200 + ["hello " * 300], Cut.ERROR, "input[200]"),
     ],
     ids=["texts", "characters", "ids", "tokens", "tokens in bulk"],
 )
 def test_what_cannot_be_encoded_is_named_and_the_next_is_answered(
-    tokenizer: Tokenizer, values: list[str | TokenIds], truncate: Truncate, param: str
+    artifact: Artifact, tokenizer: Tokenizer, values: list[str | TokenIds], cut: Cut, param: str
 ) -> None:
     async def scenario(embedder: Embedder) -> None:
         with pytest.raises(InvalidInputError) as error:
-            await embed(embedder, values, truncate=truncate)
+            await embed(embedder, values, cut=cut)
         assert error.value.param == param
-        assert len((await embed(embedder, ["next"])).vectors) == 1
+        assert len((await embed(embedder, ["next"])).items) == 1
 
-    play(scenario, tokenizer, echo)
+    play(scenario, artifact, tokenizer, echo)
 
 
-def test_limits_are_inclusive(tokenizer: Tokenizer) -> None:
+def test_limits_are_inclusive(artifact: Artifact, tokenizer: Tokenizer) -> None:
     async def scenario(embedder: Embedder) -> None:
-        assert len((await embed(embedder, ["a"] * 2000)).vectors) == 2000
+        assert len((await embed(embedder, ["a"] * 2000)).items) == 2000
         assert (await embed(embedder, ["a" * 100_000])).tokens == 3
 
-    play(scenario, tokenizer, echo)
+    play(scenario, artifact, tokenizer, echo)
 
 
-def test_request_beyond_the_queue_is_too_large(tokenizer: Tokenizer) -> None:
+def test_request_beyond_the_queue_is_too_large(artifact: Artifact, tokenizer: Tokenizer) -> None:
     async def scenario(embedder: Embedder) -> None:
         with pytest.raises(TooLargeError):
             await embed(embedder, ["hello"] * 40)
 
-    play(scenario, tokenizer, echo, max_queue_tokens=100)
+    play(scenario, artifact, tokenizer, echo, max_queue_tokens=100)
 
 
-def test_error_of_one_text_is_named(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+def test_error_of_one_text_is_named(artifact: Artifact, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL")
 
     def encode(units: Sequence[Unit]) -> list[Vectors]:
@@ -177,11 +191,11 @@ def test_error_of_one_text_is_named(tokenizer: Tokenizer, caplog: pytest.LogCapt
         with pytest.raises(EncoderError, match=r"^input\[1\]: "):
             await embed(embedder, ["hello", "hello " * 7, "hello"])
 
-    play(scenario, tokenizer, encode)
+    play(scenario, artifact, tokenizer, encode)
 
 
 @pytest.mark.parametrize("text", ["hello", "hello " * 2000], ids=["inline", "in the thread"])
-def test_deadline_frees_the_queue(tokenizer: Tokenizer, text: str) -> None:
+def test_deadline_frees_the_queue(artifact: Artifact, tokenizer: Tokenizer, text: str) -> None:
     gate = threading.Event()
 
     def wait(units: Sequence[Unit]) -> list[Vectors]:
@@ -194,14 +208,85 @@ def test_deadline_frees_the_queue(tokenizer: Tokenizer, text: str) -> None:
             await embed(embedder, [text] * 50, deadline=now + 0.2)
         assert embedder._runner.queued_units == 0
         gate.set()
-        assert len((await embed(embedder, ["next"])).vectors) == 1
+        assert len((await embed(embedder, ["next"])).items) == 1
 
-    play(scenario, tokenizer, wait, threads=1)
+    play(scenario, artifact, tokenizer, wait, threads=1)
 
 
-def test_deadline_that_has_passed_already_is_one_too(tokenizer: Tokenizer) -> None:
+def test_deadline_that_has_passed_already_is_one_too(artifact: Artifact, tokenizer: Tokenizer) -> None:
     async def scenario(embedder: Embedder) -> None:
         with pytest.raises(DeadlineError):
             await embed(embedder, ["hello"], deadline=0)
 
-    play(scenario, tokenizer, echo)
+    play(scenario, artifact, tokenizer, echo)
+
+
+def test_bad_texts_are_reported_where_that_is_wanted(artifact: Artifact, tokenizer: Tokenizer) -> None:
+    values: list[str | TokenIds] = ["hello", "", "b" * 100_001, TokenIds([5]), "hello " * 300, "world"]
+    texts = [Text(f"input[{index}]", value) for index, value in enumerate(values)]
+    wish = Wish((SENTENCE,), Truncation(Cut.ERROR), report=True)
+
+    async def scenario(embedder: Embedder) -> None:
+        embedded = await embedder.embed(texts, wish, deadline=math.inf)
+        params = [getattr(item, "param", None) for item in embedded.items]
+        assert params == [None, "input[1]", "input[2]", "input[3]", "input[4]", None]
+        assert [item.token_count for item in embedded.answered] == [3, 3]
+        assert embedded.tokens == 6
+
+    play(scenario, artifact, tokenizer, echo)
+
+
+def test_bulk_with_bad_texts_keeps_its_order(artifact: Artifact, tokenizer: Tokenizer) -> None:
+    texts = [Text(f"input[{index}]", "" if index % 7 == 0 else "hello " * (index % 50)) for index in range(500)]
+
+    async def scenario(embedder: Embedder) -> None:
+        embedded = await embedder.embed(texts, Wish((SENTENCE,), report=True), deadline=math.inf)
+        for index, item in enumerate(embedded.items):
+            if isinstance(item, InvalidInputError):
+                assert item.param == f"input[{index}]"
+            else:
+                assert isinstance(item, Item)
+                assert item.vectors[0].tolist() == [index % 50 + 2]
+        assert len(embedded.answered) == sum(bool(text.value) for text in texts)
+
+    play(scenario, artifact, tokenizer, echo)
+
+
+def test_nothing_is_queued_where_every_text_is_bad(artifact: Artifact, tokenizer: Tokenizer) -> None:
+    def never(units: Sequence[Unit]) -> list[Vectors]:
+        raise AssertionError("nothing is to be encoded")
+
+    async def scenario(embedder: Embedder) -> None:
+        embedded = await embedder.embed([Text("a", "")], Wish((SENTENCE,), report=True), deadline=math.inf)
+        assert (embedded.answered, embedded.tokens) == ([], 0)
+
+    play(scenario, artifact, tokenizer, never)
+
+
+def test_windows_are_encoded_and_counted_each(artifact: Artifact, tokenizer: Tokenizer) -> None:
+    wish = Wish((Feature(Pooling.CLS, (6,)),), Truncation(Cut.WINDOW, window=12, stride=10))
+
+    async def scenario(embedder: Embedder) -> None:
+        embedded = await embedder.embed([Text("a", "hello " * 25)], wish, deadline=math.inf)
+        [item] = embedded.answered
+        assert embedded.tokens == 12 + 12 + 7
+        np.testing.assert_allclose(item.vectors[0], [(10 * 12 + 10 * 12 + 5 * 7) / 25])
+        assert (item.token_count, item.truncated) == (27, False)
+
+    play(scenario, artifact, tokenizer, echo)
+
+
+@pytest.mark.parametrize(("texts", "refused"), [(2604, False), (2605, True)])
+def test_reply_is_bounded(artifact: Artifact, tokenizer: Tokenizer, texts: int, refused: bool) -> None:
+    """A million numbers are 2,604 vectors of 384."""
+    wish = Wish((Feature(Pooling.NONE, (6,)),))
+    long = [Text("input[0]", "hello " * 200)] * (texts // 202) + [Text("input[1]", "hello " * (texts % 202 - 2))]
+
+    async def scenario(embedder: Embedder) -> None:
+        if refused:
+            with pytest.raises(InvalidInputError, match="would hold 1000320 numbers, at most 1000000"):
+                await embedder.embed(long, wish, deadline=math.inf)
+        else:
+            assert (await embedder.embed(long, wish, deadline=math.inf)).tokens == texts
+
+    play(scenario, artifact, tokenizer, echo)

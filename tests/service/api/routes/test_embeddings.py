@@ -1,15 +1,20 @@
 """POST /v1/embeddings: the route's own decisions; tests/end_to_end has the contract."""
 
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from service.inference.encoder import CpuEncoder
 
 if TYPE_CHECKING:
     from tests.service.api.conftest import Api, MakeApi
+
+RAW, ARROW = "application/octet-stream", "application/vnd.apache.arrow.stream"
+TEXTS = ["a ship in harbour", "a slice of bread", "the tide turns"]
 
 
 def test_vectors_are_unit_means(api: "Api") -> None:
@@ -37,3 +42,70 @@ def test_name_is_the_setting_where_there_is_one(make_api: "MakeApi", encoder: Cp
     other = api.post("/v1/embeddings", {"input": "a", "model": "sentence-transformers/all-MiniLM-L6-v2"})
     assert other.status_code == 404
     assert [model["id"] for model in api.get("/v1/models").json()["data"]] == ["tug"]
+
+
+def vectors(api: "Api", **fields: Any) -> NDArray[Any]:
+    """Ask for the vectors of `TEXTS` as numbers."""
+    return np.array([item["embedding"] for item in ask(api, **fields)])
+
+
+def ask(api: "Api", **fields: Any) -> Any:
+    answer = api.post("/v1/embeddings", {"input": TEXTS} | fields)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["data"]
+
+
+def test_float16_is_rounded(api: "Api") -> None:
+    np.testing.assert_array_equal(
+        vectors(api, embedding_type="float16").astype(np.float16), vectors(api).astype(np.float16)
+    )
+
+
+def test_int8_times_its_scale_is_the_vector(api: "Api") -> None:
+    plain = vectors(api)
+    data = ask(api, embedding_type="int8")
+    for item, vector in zip(data, plain, strict=True):
+        assert {type(number) for number in item["embedding"]} == {int}
+        assert max(map(abs, item["embedding"])) == 127
+        np.testing.assert_allclose(np.array(item["embedding"]) * item["scale"], vector, atol=item["scale"] * 0.51)
+    assert "scale" not in ask(api)[0]
+
+
+def test_binary_is_that_of_sentence_transformers(api: "Api") -> None:
+    from sentence_transformers.util.quantization import quantize_embeddings  # noqa: PLC0415  # slow to import
+
+    expected: Any = quantize_embeddings(vectors(api).astype(np.float32), precision="binary")
+    numbers = vectors(api, embedding_type="binary")
+    assert numbers.shape == (3, 48)
+    np.testing.assert_array_equal(numbers, expected)
+
+
+TYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1", "binary": "i1"}
+
+
+@pytest.mark.parametrize("embedding_type", TYPES)
+@pytest.mark.parametrize("dimensions", [384, 16])
+def test_every_type_is_the_same_in_every_form(api: "Api", embedding_type: str, dimensions: int) -> None:
+    fields = {"input": TEXTS, "embedding_type": embedding_type, "dimensions": dimensions}
+    numbers = vectors(api, **fields).astype(TYPES[embedding_type])
+    encoded = [base64.b64decode(item["embedding"]) for item in ask(api, **fields, encoding_format="base64")]
+    raw = api.post("/v1/embeddings", fields, headers={"Accept": RAW})
+    arrow = api.post("/v1/embeddings", fields, headers={"Accept": ARROW})
+    assert b"".join(encoded) == raw.content == numbers.tobytes()
+    assert raw.headers["x-shape"] == ",".join(map(str, numbers.shape))
+    assert raw.headers["x-dtype"] == arrow.headers["x-dtype"] == numbers.dtype.name
+    column = pa.ipc.open_stream(arrow.content).read_all()["embedding"]
+    assert np.array(column.to_pylist(), dtype=numbers.dtype).tobytes() == numbers.tobytes()
+
+
+@pytest.mark.parametrize(("accept", "key"), [(RAW, "x-scale"), (ARROW, "scale")])
+@pytest.mark.xfail(reason="raw bytes and Arrow of int8 leave the scales out, so the vectors cannot be had back")
+def test_scale_comes_with_raw_int8_too(api: "Api", accept: str, key: str) -> None:
+    answer = api.post("/v1/embeddings", {"input": TEXTS, "embedding_type": "int8"}, headers={"Accept": accept})
+    columns = pa.ipc.open_stream(answer.content).read_all().column_names if accept == ARROW else []
+    assert key in {*answer.headers, *columns}
+
+
+def test_unknown_type_is_refused(api: "Api") -> None:
+    answer = api.post("/v1/embeddings", {"input": "a", "embedding_type": "uint8"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "embedding_type")
