@@ -17,6 +17,10 @@ GRAPH = "model.onnx"
 WEIGHTS = "weights.bin"
 PROBES = "probes.npz"
 
+SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion"]
+"""Optimizers to disable where the graph runs: on the CPU, ONNX Runtime's fused residual + LayerNorm is several times
+slower than the two operators it replaces."""
+
 Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8"]
 
