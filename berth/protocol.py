@@ -206,7 +206,8 @@ def _read_features(response: httpx.Response) -> list[Features | ServiceError]:
 def _item(item: Mapping[str, Any]) -> Features | ServiceError:
     if "error" in item:
         error = item["error"]
-        return ServiceError(400, error["message"], error["param"], error["code"])
+        status = 500 if error["type"] == "server_error" else 400
+        return ServiceError(status, error["message"], error["param"], error["code"])
     arrays = [_array(feature) for feature in item["features"]]
     return Features(arrays, item["token_count"], item["truncated"], item.get("tokens"))
 

@@ -44,8 +44,14 @@ def accepted(request: Request) -> Media:
     return "arrow"
 
 
-def binary_reply(vectors: Array, media: Media) -> Response:
+async def binary_reply(vectors: Array, media: Media) -> Response:
     """Make a reply of vectors [n, width]: raw bytes, row-major and little-endian, or a stream of one Arrow column."""
+    if media == "raw" and vectors.size < LARGE_REPLY:
+        return _binary_reply(vectors, media)
+    return await asyncio.to_thread(_binary_reply, vectors, media)  # the first import of pyarrow too takes its time
+
+
+def _binary_reply(vectors: Array, media: Media) -> Response:
     headers = {"x-shape": ",".join(map(str, vectors.shape)), "x-dtype": str(vectors.dtype)}
     if media == "raw":
         return Response(_little_endian(vectors), headers=headers, media_type=RAW)

@@ -121,7 +121,7 @@ class Embedder:
         if isinstance(tokenized, InvalidInputError):
             return tokenized
         try:
-            return read(text.name, wish, tokenized, self._manifest.max_tokens)
+            return read(text, wish, tokenized, self._manifest.max_tokens)
         except InvalidInputError as error:
             return error
 
