@@ -30,10 +30,15 @@ class ServiceError(Exception):
     """The service answered with an error; `status` is HTTP's, `param` names the field, `code` the kind."""
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(f"{status}: {message}")
+        super().__init__(status, message, param, code)
         self.status = status
+        self.message = message
         self.param = param
         self.code = code
+
+    def __str__(self) -> str:
+        """Say status and message."""
+        return f"{self.status}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,13 @@ def info() -> Call[dict[str, Any]]:
     return Call("GET", "/info", lambda response: dict(response.json()))
 
 
+def check_counts(batch_size: int, concurrency: int, retries: int) -> None:
+    """Raise `ValueError` where a client could not work with its counts."""
+    for name, value, least in (("batch_size", batch_size, 1), ("concurrency", concurrency, 1), ("retries", retries, 0)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
 def headers(api_key: str | None) -> dict[str, str]:
     """Give the headers that every call has."""
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -196,7 +208,7 @@ def _read_similarity(response: httpx.Response) -> Any:
 def _read_raw(response: httpx.Response) -> Array:
     shape = [int(part) for part in response.headers["x-shape"].split(",")]
     dtype = np.dtype(response.headers["x-dtype"]).newbyteorder("<")
-    return np.frombuffer(response.content, dtype=dtype).reshape(shape)
+    return np.frombuffer(bytearray(response.content), dtype=dtype).reshape(shape)  # writable, as bytes are not
 
 
 def _read_features(response: httpx.Response) -> list[Features | ServiceError]:
@@ -214,5 +226,5 @@ def _item(item: Mapping[str, Any]) -> Features | ServiceError:
 
 def _array(feature: str | list[str]) -> Array:
     rows = [feature] if isinstance(feature, str) else feature
-    array = np.frombuffer(b"".join(map(base64.b64decode, rows)), dtype="<f4")
+    array = np.frombuffer(bytearray().join(map(base64.b64decode, rows)), dtype="<f4")
     return array if isinstance(feature, str) else array.reshape(len(rows), -1)
