@@ -1,8 +1,10 @@
 """What both clients say and understand: calls, their answers, and when to try again."""
 
 import base64
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
@@ -92,6 +94,8 @@ class Call(Generic[T]):
     body: Mapping[str, Any] | None = None
     accept: str = "application/json"
     texts: int = 1
+    first: int = 0
+    """The place of its first text in the whole list, to which errors' places are corrected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,8 @@ def embed(texts: str | Iterable[str], batch_size: int, options: EmbedOptions) ->
     one = isinstance(texts, str)
     batches = batched([texts] if isinstance(texts, str) else texts, batch_size)
     calls = (
-        Call("POST", "/v1/embeddings", _read_raw, {"input": batch, **options}, RAW, len(batch)) for batch in batches
+        Call("POST", "/v1/embeddings", _read_raw, {"input": batch, **options}, RAW, len(batch), number * batch_size)
+        for number, batch in enumerate(batches)
     )
     return Plan(calls, lambda parts: parts[0][0] if one else _stacked(parts))
 
@@ -117,10 +122,12 @@ def features(
 ) -> Plan[list[Features | ServiceError], list[Features | ServiceError]]:
     """Ask for features; numbers travel as base64."""
     fields = {"features": list(wanted), "encoding_format": "base64", **options}
-    calls = (
-        Call("POST", "/v1/features", _read_features, {"inputs": batch, **fields}, texts=len(batch))
-        for batch in batched(inputs, batch_size)
-    )
+
+    def call(first: int, batch: list[Input]) -> Call[list[Features | ServiceError]]:
+        read = partial(_read_features, first=first)
+        return Call("POST", "/v1/features", read, {"inputs": batch, **fields}, texts=len(batch), first=first)
+
+    calls = (call(number * batch_size, batch) for number, batch in enumerate(batched(inputs, batch_size)))
     return Plan(calls, lambda parts: list(chain.from_iterable(parts)))
 
 
@@ -169,8 +176,7 @@ def answer(call: Call[T], response: httpx.Response) -> T:
     if response.is_success:
         return call.read(response)
     try:
-        error = response.json()["error"]
-        raise ServiceError(response.status_code, error["message"], error["param"], error["code"])
+        raise _error(response.status_code, response.json()["error"], call.first)
     except (ValueError, KeyError, TypeError):  # not Berth's: a proxy's, say
         raise ServiceError(response.status_code, response.text[:200] or response.reason_phrase) from None
 
@@ -211,15 +217,23 @@ def _read_raw(response: httpx.Response) -> Array:
     return np.frombuffer(bytearray(response.content), dtype=dtype).reshape(shape)  # writable, as bytes are not
 
 
-def _read_features(response: httpx.Response) -> list[Features | ServiceError]:
-    return [_item(item) for item in response.json()["data"]]
+def _error(status: int, error: Mapping[str, Any], first: int) -> ServiceError:
+    """Read an error; `input[3]` in it counts from the batch's first text, and is made to count from the list's."""
+
+    def placed(text: str) -> str:
+        return re.sub(r"\b(inputs?)\[(\d+)\]", lambda found: f"{found[1]}[{int(found[2]) + first}]", text)
+
+    param = error["param"]
+    return ServiceError(status, placed(error["message"]), placed(param) if param else None, error["code"])
 
 
-def _item(item: Mapping[str, Any]) -> Features | ServiceError:
+def _read_features(response: httpx.Response, first: int) -> list[Features | ServiceError]:
+    return [_item(item, first) for item in response.json()["data"]]
+
+
+def _item(item: Mapping[str, Any], first: int) -> Features | ServiceError:
     if "error" in item:
-        error = item["error"]
-        status = 500 if error["type"] == "server_error" else 400
-        return ServiceError(status, error["message"], error["param"], error["code"])
+        return _error(500 if item["error"]["type"] == "server_error" else 400, item["error"], first)
     arrays = [_array(feature) for feature in item["features"]]
     return Features(arrays, item["token_count"], item["truncated"], item.get("tokens"))
 
