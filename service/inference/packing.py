@@ -6,6 +6,7 @@ transposition: on the CPU that is a third cheaper than ONNX Runtime's own MultiH
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +25,22 @@ INPUTS: dict[str, list[str]] = {
 """The graph's inputs and their axes; int32 but for the bias."""
 
 
-def pack(encodings: Sequence[Encoding], heads: int) -> dict[str, NDArray[np.int32] | NDArray[np.float32]]:
+Feeds = dict[str, NDArray[np.int32] | NDArray[np.float32]]
+
+
+def pack(encodings: Sequence[Encoding], heads: int) -> Feeds:
     """Lay a batch of at least one encoding end to end; the keys are those of `INPUTS`."""
-    lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int32)
+    ids = {
+        "input_ids": np.concatenate([encoding.ids for encoding in encodings]),
+        "token_type_ids": np.concatenate([encoding.type_ids for encoding in encodings]),
+    }
+    return ids | _layout(tuple(len(encoding) for encoding in encodings), heads)
+
+
+@lru_cache(maxsize=128)  # a text alone has its length in common with many; a fuller batch is hardly ever seen again
+def _layout(of: tuple[int, ...], heads: int) -> Feeds:
+    """Lay out texts of some lengths: all inputs but the ids. Whoever reads the arrays must not write them."""
+    lengths = np.array(of, dtype=np.int32)
     first_tokens = np.cumsum(lengths, dtype=np.int32) - lengths
     longest = lengths.max()
     columns = np.arange(longest, dtype=np.int32)
@@ -36,8 +50,6 @@ def pack(encodings: Sequence[Encoding], heads: int) -> dict[str, NDArray[np.int3
     padded = np.where(inside, columns, 0) + first_tokens[:, None]
     bias = np.where(inside, np.float32(0), np.finfo(np.float32).min)
     return {
-        "input_ids": np.concatenate([encoding.ids for encoding in encodings]),
-        "token_type_ids": np.concatenate([encoding.type_ids for encoding in encodings]),
         "position_ids": places,
         "attention_rows": padded[:, None, :] * np.int32(heads) + each_head[:, None],
         "attention_bias": bias[:, None, None, :],
