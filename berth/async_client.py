@@ -39,6 +39,7 @@ class AsyncClient:
         concurrency: int = 4,
         retries: int = 5,
     ) -> None:
+        protocol.check_counts(batch_size, concurrency, retries)
         self._http = httpx.AsyncClient(base_url=base_url, headers=protocol.headers(api_key), timeout=timeout)
         self._batch_size = batch_size
         self._concurrency = concurrency

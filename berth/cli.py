@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.inference.artifact import MANIFEST
+from service.errors import ArtifactError
+from service.inference.artifact import MANIFEST, read_manifest
 from service.settings import Settings, read_settings
 
 USAGE = """\
@@ -55,7 +56,7 @@ def serve(arguments: Sequence[str]) -> int:
     start_logging()
     settings = read_settings(arguments)
     folder = artifact_folder(settings)
-    if not (folder / MANIFEST).is_file() and (status := export_to(folder, settings)):
+    if _must_export(folder, settings) and (status := export_to(folder, settings)):
         return status
     return serve_artifact(settings.model_copy(update={"model": str(folder)}))
 
@@ -84,6 +85,15 @@ def artifact_folder(settings: Settings) -> Path:
     if given.is_dir():
         name = f"{given.resolve().name}-{_fingerprint(given)}"
     return settings.cache_dir / name / f"cpu-{settings.precision}"
+
+
+def _must_export(folder: Path, settings: Settings) -> bool:
+    """Say whether there is nothing at the model's place in the cache, or what another version of Berth left there."""
+    try:
+        read_manifest(folder)
+    except ArtifactError:
+        return folder.is_relative_to(settings.cache_dir)
+    return False
 
 
 def _fingerprint(folder: Path) -> str:

@@ -1,8 +1,10 @@
 """What both clients say and understand: calls, their answers, and when to try again."""
 
 import base64
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
@@ -30,10 +32,15 @@ class ServiceError(Exception):
     """The service answered with an error; `status` is HTTP's, `param` names the field, `code` the kind."""
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(f"{status}: {message}")
+        super().__init__(status, message, param, code)
         self.status = status
+        self.message = message
         self.param = param
         self.code = code
+
+    def __str__(self) -> str:
+        """Say status and message."""
+        return f"{self.status}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,8 @@ class Call(Generic[T]):
     body: Mapping[str, Any] | None = None
     accept: str = "application/json"
     texts: int = 1
+    first: int = 0
+    """The place of its first text in the whole list, to which errors' places are corrected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,8 @@ def embed(texts: str | Iterable[str], batch_size: int, options: EmbedOptions) ->
     one = isinstance(texts, str)
     batches = batched([texts] if isinstance(texts, str) else texts, batch_size)
     calls = (
-        Call("POST", "/v1/embeddings", _read_raw, {"input": batch, **options}, RAW, len(batch)) for batch in batches
+        Call("POST", "/v1/embeddings", _read_raw, {"input": batch, **options}, RAW, len(batch), number * batch_size)
+        for number, batch in enumerate(batches)
     )
     return Plan(calls, lambda parts: parts[0][0] if one else _stacked(parts))
 
@@ -112,10 +122,12 @@ def features(
 ) -> Plan[list[Features | ServiceError], list[Features | ServiceError]]:
     """Ask for features; numbers travel as base64."""
     fields = {"features": list(wanted), "encoding_format": "base64", **options}
-    calls = (
-        Call("POST", "/v1/features", _read_features, {"inputs": batch, **fields}, texts=len(batch))
-        for batch in batched(inputs, batch_size)
-    )
+
+    def call(first: int, batch: list[Input]) -> Call[list[Features | ServiceError]]:
+        read = partial(_read_features, first=first)
+        return Call("POST", "/v1/features", read, {"inputs": batch, **fields}, texts=len(batch), first=first)
+
+    calls = (call(number * batch_size, batch) for number, batch in enumerate(batched(inputs, batch_size)))
     return Plan(calls, lambda parts: list(chain.from_iterable(parts)))
 
 
@@ -142,6 +154,13 @@ def info() -> Call[dict[str, Any]]:
     return Call("GET", "/info", lambda response: dict(response.json()))
 
 
+def check_counts(batch_size: int, concurrency: int, retries: int) -> None:
+    """Raise `ValueError` where a client could not work with its counts."""
+    for name, value, least in (("batch_size", batch_size, 1), ("concurrency", concurrency, 1), ("retries", retries, 0)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
 def headers(api_key: str | None) -> dict[str, str]:
     """Give the headers that every call has."""
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -157,8 +176,7 @@ def answer(call: Call[T], response: httpx.Response) -> T:
     if response.is_success:
         return call.read(response)
     try:
-        error = response.json()["error"]
-        raise ServiceError(response.status_code, error["message"], error["param"], error["code"])
+        raise _error(response.status_code, response.json()["error"], call.first)
     except (ValueError, KeyError, TypeError):  # not Berth's: a proxy's, say
         raise ServiceError(response.status_code, response.text[:200] or response.reason_phrase) from None
 
@@ -196,22 +214,31 @@ def _read_similarity(response: httpx.Response) -> Any:
 def _read_raw(response: httpx.Response) -> Array:
     shape = [int(part) for part in response.headers["x-shape"].split(",")]
     dtype = np.dtype(response.headers["x-dtype"]).newbyteorder("<")
-    return np.frombuffer(response.content, dtype=dtype).reshape(shape)
+    return np.frombuffer(bytearray(response.content), dtype=dtype).reshape(shape)  # writable, as bytes are not
 
 
-def _read_features(response: httpx.Response) -> list[Features | ServiceError]:
-    return [_item(item) for item in response.json()["data"]]
+def _error(status: int, error: Mapping[str, Any], first: int) -> ServiceError:
+    """Read an error; `input[3]` in it counts from the batch's first text, and is made to count from the list's."""
+
+    def placed(text: str) -> str:
+        return re.sub(r"\b(inputs?)\[(\d+)\]", lambda found: f"{found[1]}[{int(found[2]) + first}]", text)
+
+    param = error["param"]
+    return ServiceError(status, placed(error["message"]), placed(param) if param else None, error["code"])
 
 
-def _item(item: Mapping[str, Any]) -> Features | ServiceError:
+def _read_features(response: httpx.Response, first: int) -> list[Features | ServiceError]:
+    return [_item(item, first) for item in response.json()["data"]]
+
+
+def _item(item: Mapping[str, Any], first: int) -> Features | ServiceError:
     if "error" in item:
-        error = item["error"]
-        return ServiceError(400, error["message"], error["param"], error["code"])
+        return _error(500 if item["error"]["type"] == "server_error" else 400, item["error"], first)
     arrays = [_array(feature) for feature in item["features"]]
     return Features(arrays, item["token_count"], item["truncated"], item.get("tokens"))
 
 
 def _array(feature: str | list[str]) -> Array:
     rows = [feature] if isinstance(feature, str) else feature
-    array = np.frombuffer(b"".join(map(base64.b64decode, rows)), dtype="<f4")
+    array = np.frombuffer(bytearray().join(map(base64.b64decode, rows)), dtype="<f4")
     return array if isinstance(feature, str) else array.reshape(len(rows), -1)

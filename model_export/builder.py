@@ -40,9 +40,9 @@ class GraphBuilder:
         """Close the weights' file."""
         self._weights.close()
 
-    def input(self, name: str, shape: Shape) -> str:
-        """Declare an int32 input."""
-        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.INT32, shape))
+    def input(self, name: str, shape: Shape, data_type: int) -> str:
+        """Declare an input."""
+        self._inputs.append(helper.make_tensor_value_info(name, data_type, shape))
         return name
 
     def output(self, value: str, shape: Shape) -> str:

@@ -98,7 +98,7 @@ def _verify(model: _Model, folder: Path, precision: Precision) -> dict[str, floa
     of_real, of_random = states[: len(real)], states[len(real) :]
     means = [text.hidden[-1].mean(axis=0).astype("float32") for text in of_real]
     artifact.write_probes(folder, [Probe(*pair) for pair in zip(real, means, strict=True)])
-    return verify(folder, [(real, of_real), (random, of_random)], precision)
+    return verify(folder, [(real, of_real), (random, of_random)], model.network.heads, precision)
 
 
 def _manifest(

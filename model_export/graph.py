@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import onnx
+from onnx import TensorProto
 
 from model_export.builder import MICROSOFT, GraphBuilder, Shape
 from model_export.network import Activation, Network
@@ -10,9 +11,6 @@ from model_export.progress import layers_of
 from model_export.weights import Weights
 from service.inference.artifact import GRAPH
 from service.inference.packing import INPUTS
-
-INPUT_SHAPES: dict[str, Shape] = {"padded_index": ["units", "longest"], "lengths": ["units"], "first_tokens": ["units"]}
-"""Of those that do not have one number a token."""
 
 
 def write_graph(network: Network, weights: Weights, folder: Path) -> None:
@@ -35,9 +33,12 @@ class CpuGraph:
     def build(self) -> None:
         """Lay out inputs, embeddings, layers and pooler; each layer's rows are an output."""
         hidden = self.network.hidden_size
-        for name in INPUTS:
-            self.builder.input(name, INPUT_SHAPES.get(name, ["tokens"]))
-        self.builder.integers("rows", [-1, hidden])
+        for name, axes in INPUTS.items():
+            self.builder.input(
+                name, self.shape(axes), TensorProto.FLOAT if name == "attention_bias" else TensorProto.INT32
+            )
+        self.builder.integers("hidden_rows", [-1, hidden])
+        self.builder.integers("head_rows", [-1, self.network.head_size])
         x = self.builder.output(self.embeddings("hidden_state_0"), ["tokens", hidden])
         for layer in layers_of(self.network.layers, "writing"):
             x = self.attention(f"layer.{layer}", x)
@@ -54,27 +55,31 @@ class CpuGraph:
         x = self.builder.op("Add", "embeddings.words_and_types", words, types)
         return self.add_and_norm("embeddings.norm", x, positions, result)
 
+    def shape(self, axes: list[str]) -> Shape:
+        """Give an input's shape; an axis is known by its size or else by its name."""
+        return [self.network.heads if axis == "heads" else int(axis) if axis.isdigit() else axis for axis in axes]
+
     def attention(self, name: str, x: str) -> str:
-        padded = [self.padded(self.linear(f"{name}.{part}", x)) for part in ("query", "key", "value")]
-        # `lengths` masks the keys past a text's end. The queries there are computed for nothing and never read again.
-        context = self.builder.op(
-            "MultiHeadAttention",
-            f"{name}.attention",  # [units, longest, hidden]
-            *padded,
-            "",
-            "lengths",
-            domain=MICROSOFT,
-            num_heads=self.network.heads,
-        )
+        query, key, value = (self.padded(self.linear(f"{name}.{part}", x)) for part in ("query", "key", "value"))
+        scale = self.network.head_size**-0.5
+        scores = self.builder.op(
+            "FusedMatMul", f"{name}.scores", query, key, domain=MICROSOFT, transB=1, alpha=scale
+        )  # [units, heads, longest, longest]
+        # The bias masks the keys past a text's end. The queries there are computed for nothing and never read again.
+        biased = self.builder.op("Add", f"{name}.scores.biased", scores, "attention_bias")
+        weights = self.builder.op("Softmax", f"{name}.attention", biased, axis=-1)
+        context = self.builder.op("MatMul", f"{name}.context", weights, value)  # [units, heads, longest, head_size]
         y = self.linear(f"{name}.attention_output", self.packed(context))
         return self.add_and_norm(f"{name}.attention_norm", x, y, f"{name}.attention_norm")
 
     def padded(self, x: str) -> str:
-        return self.builder.op("Gather", f"{x}.padded", x, "padded_index")  # [units, longest, hidden]
+        rows = self.builder.op("Reshape", f"{x}.rows", x, "head_rows")  # [tokens * heads, head_size]
+        return self.builder.op("Gather", f"{x}.padded", rows, "attention_rows")  # [units, heads, longest, head_size]
 
     def packed(self, x: str) -> str:
-        rows = self.builder.op("Reshape", f"{x}.rows", x, "rows")  # [units * longest, hidden]
-        return self.builder.op("Gather", f"{x}.packed", rows, "packed_index")  # [tokens, hidden]
+        rows = self.builder.op("Reshape", f"{x}.rows", x, "head_rows")  # [units * heads * longest, head_size]
+        packed = self.builder.op("Gather", f"{x}.packed", rows, "context_rows")  # [tokens, heads, head_size]
+        return self.builder.op("Reshape", f"{x}.packed.rows", packed, "hidden_rows")  # [tokens, hidden]
 
     def feed_forward(self, name: str, x: str, result: str) -> str:
         inner = self.activation(f"{name}.activation", self.linear(f"{name}.inner", x))  # [tokens, intermediate]

@@ -8,7 +8,7 @@ import onnxruntime
 
 from model_export.errors import ExportError
 from model_export.reference import Float64Array, States
-from service.inference.artifact import GRAPH, Precision
+from service.inference.artifact import GRAPH, SLOW_FUSIONS, Precision
 from service.inference.packing import pack
 from service.inference.types import Encoding, Float32Array
 
@@ -25,12 +25,12 @@ Batch = tuple[Sequence[Encoding], Sequence[States]]
 """Texts that are run together, and what each of them must come to."""
 
 
-def verify(folder: Path, batches: Sequence[Batch], precision: Precision) -> dict[str, float]:
+def verify(folder: Path, batches: Sequence[Batch], heads: int, precision: Precision) -> dict[str, float]:
     """Run the graph, compare every output, and give the figures; raise `ExportError` where they are too far off."""
     session = _open(folder)
     errors, cosines = [], []
     for encodings, states in batches:
-        outputs = _run(session, encodings)
+        outputs = _run(session, encodings, heads)
         for name, expected in _expected(states):
             error, cosine = _compare(outputs[name], expected)
             if not error <= LIMITS[precision]:  # not `>`: nothing compares with NaN
@@ -53,17 +53,16 @@ def _open(folder: Path) -> onnxruntime.InferenceSession:
             folder / GRAPH,
             options,
             providers=["CPUExecutionProvider"],
-            # As in the service: the fused kernels are slower than the two operators each of them replaces.
-            disabled_optimizers=["SkipLayerNormFusion", "BiasSkipLayerNormFusion"],
+            disabled_optimizers=SLOW_FUSIONS,
         )
     except Exception as error:  # ONNX Runtime's errors have no other class in common
         raise ExportError(f"ONNX Runtime does not load the graph: {str(error).splitlines()[0]}") from error
 
 
-def _run(session: onnxruntime.InferenceSession, encodings: Sequence[Encoding]) -> dict[str, Float32Array]:
+def _run(session: onnxruntime.InferenceSession, encodings: Sequence[Encoding], heads: int) -> dict[str, Float32Array]:
     names = [output.name for output in session.get_outputs()]
     try:
-        return dict(zip(names, session.run(names, pack(encodings)), strict=True))
+        return dict(zip(names, session.run(names, pack(encodings, heads)), strict=True))
     except Exception as error:
         raise ExportError(f"ONNX Runtime does not run the graph: {str(error).splitlines()[0]}") from error
 

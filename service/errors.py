@@ -30,6 +30,10 @@ class MalformedError(InvalidInputError):
     """A body that is no JSON, or not of the shape its route takes."""
 
 
+class EmptyError(MalformedError):
+    """A list with nothing in it."""
+
+
 class TooLargeError(BerthError):
     """More than the service would ever take at once; `param` names the field, or is empty for the body as a whole."""
 

@@ -29,6 +29,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=round(settings.shutdown_timeout),
             )
         )

@@ -50,7 +50,9 @@ class Settings(BaseSettings):
     encode_pooling: Literal["cls", "mean", "max", "mean_max", "last", "weighted_mean", "pooler"] = Field(
         "mean", description="pooling of bert-as-service's route /encode"
     )
-    encode_layers: Annotated[list[int], NoDecode] = Field([-2], description="layers of /encode, as in -4,-3,-2,-1")
+    encode_layers: Annotated[list[int], NoDecode] = Field(
+        [-2], description="layers of /encode, as in --encode-layers=-2,-1"
+    )
     shutdown_grace: Seconds = Field(3, description="seconds between SIGTERM and the closing of the port")
     shutdown_timeout: Seconds = Field(30, description="seconds the accepted requests then have to finish")
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service import __version__
-from service.api.errors import add_error_handlers
+from service.api.errors import ErrorBody, add_error_handlers
 from service.api.fields import FeatureFields
 from service.api.middleware import Observe
 from service.api.routes import bert_as_service, embeddings, features, service, similarity, tei, tokens
@@ -41,7 +41,8 @@ def create_app(settings: Settings, artifact: Artifact, on_failure: Callable[[], 
     """
     manifest = artifact.manifest
     name = settings.served_model_name or manifest.source.id
-    fields = FeatureFields(pooling=Pooling(settings.encode_pooling), layers=settings.encode_layers)
+    pooling = Pooling(settings.encode_pooling)
+    fields = FeatureFields(pooling=pooling, layers=None if pooling is Pooling.POOLER else settings.encode_layers)
     state = State(settings, manifest, name, Metrics(), feature_of(fields, manifest, place="encode_"))
     state.metrics.describe_model(state.model_name, manifest)
 
@@ -75,7 +76,7 @@ def create_app(settings: Settings, artifact: Artifact, on_failure: Callable[[], 
         bert_as_service.router,
         bert_as_service.status_router,
     ):
-        app.include_router(router)
+        app.include_router(router, responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}})
     return app
 
 

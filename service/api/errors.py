@@ -9,11 +9,13 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from service.errors import (
     BerthError,
     DeadlineError,
+    EmptyError,
     EncoderError,
     InvalidInputError,
     MalformedError,
@@ -52,6 +54,7 @@ INTERNAL = Kind(500, "server_error", "internal_error")
 KINDS: dict[type[BerthError], Kind] = {
     InvalidInputError: Kind(400, "invalid_request_error", "invalid_value"),
     MalformedError: Kind(400, "invalid_request_error", "invalid_request"),
+    EmptyError: Kind(400, "invalid_request_error", "empty"),
     ModelNotFoundError: Kind(404, "invalid_request_error", "model_not_found"),
     TooLargeError: Kind(413, "invalid_request_error", "too_large"),
     OverloadedError: Kind(429, "rate_limit_error", "overloaded"),
@@ -59,6 +62,25 @@ KINDS: dict[type[BerthError], Kind] = {
     DeadlineError: Kind(504, "server_error", "deadline_exceeded"),
     EncoderError: Kind(500, "server_error", "encoder_error"),
 }
+
+
+EMPTY = ("too_short", "empty")
+"""pydantic's word for a list that is too short, and that of `fields.py`."""
+
+
+class ErrorDetails(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """The body of every error of Berth's own routes and OpenAI's."""
+
+    error: ErrorDetails
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -105,7 +127,8 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     details: dict[str, Any] = max(error.errors(), key=lambda details: len(details["loc"]))
     param = _field(details["loc"][1:])
     message = str(details["msg"]).removeprefix("Value error, ")
-    return _reply(request, failure_of(MalformedError(param, message if param else f"the body: {message}")))
+    kind = EmptyError if details["type"] in EMPTY else MalformedError
+    return _reply(request, failure_of(kind(param, message if param else f"the body: {message}")))
 
 
 def _field(location: Sequence[str | int]) -> str:

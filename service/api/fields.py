@@ -95,7 +95,7 @@ def _listed(value: object, message: str) -> list[object]:
     if not isinstance(value, list):
         raise _failure(message)
     if not value:
-        raise _failure("must not be empty")
+        raise PydanticCustomError("empty", "must not be empty")
     return value
 
 

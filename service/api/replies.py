@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -44,12 +45,23 @@ def accepted(request: Request) -> Media:
     return "arrow"
 
 
-def binary_reply(vectors: Array, media: Media) -> Response:
-    """Make a reply of vectors [n, width]: raw bytes, row-major and little-endian, or a stream of one Arrow column."""
+async def binary_reply(vectors: Array, media: Media, scales: Sequence[float] = ()) -> Response:
+    """Make a reply of vectors [n, width]: raw bytes, row-major and little-endian, or a stream of Arrow columns.
+
+    The columns are `embedding` and, where there are scales, `scale`; raw bytes are the vectors alone.
+    """
+    if media == "raw" and vectors.size < LARGE_REPLY:
+        return _binary_reply(vectors, media, scales)
+    return await asyncio.to_thread(
+        _binary_reply, vectors, media, scales
+    )  # the first import of pyarrow too takes its time
+
+
+def _binary_reply(vectors: Array, media: Media, scales: Sequence[float]) -> Response:
     headers = {"x-shape": ",".join(map(str, vectors.shape)), "x-dtype": str(vectors.dtype)}
     if media == "raw":
         return Response(_little_endian(vectors), headers=headers, media_type=RAW)
-    return Response(_arrow(vectors), headers=headers, media_type=ARROW)
+    return Response(_arrow(vectors, scales), headers=headers, media_type=ARROW)
 
 
 def spelled(vector: Array, encoding_format: Literal["float", "base64"]) -> object:
@@ -65,11 +77,12 @@ def _little_endian(vectors: Array) -> bytes:
     return vectors.astype(vectors.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _arrow(vectors: Array) -> bytes:
+def _arrow(vectors: Array, scales: Sequence[float]) -> bytes:
     import pyarrow as pa  # noqa: PLC0415  # an optional package, and slow to import
 
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-    batch = pa.record_batch([column], names=["embedding"])
+    columns = {"embedding": column} | ({"scale": pa.array(scales, pa.float32())} if len(scales) else {})
+    batch = pa.record_batch(columns)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)

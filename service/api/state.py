@@ -75,7 +75,7 @@ class State:
         return embedded
 
 
-def _state(request: Request) -> State:
+async def _state(request: Request) -> State:  # async, for FastAPI gives a plain function to a thread
     state: State = request.app.state.berth
     return state
 

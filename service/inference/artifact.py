@@ -17,6 +17,10 @@ GRAPH = "model.onnx"
 WEIGHTS = "weights.bin"
 PROBES = "probes.npz"
 
+SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion"]
+"""Optimizers to disable where the graph runs: on the CPU, ONNX Runtime's fused residual + LayerNorm is several times
+slower than the two operators it replaces."""
+
 Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -109,19 +113,24 @@ def write_probes(folder: Path, probes: list[Probe]) -> None:
     )
 
 
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest alone; raises `ArtifactError` where there is none, or one of another version."""
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"{folder} is not an artifact: {MANIFEST}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise ArtifactError(f"{folder / MANIFEST}: {field}: {first['msg']}; export the model again") from error
+
+
 def read_artifact(folder: Path) -> Artifact:
     """Read the manifest and check every file against it.
 
     Raises `ArtifactError`, in one line, where a file is missing or altered or the manifest cannot be read.
     """
-    try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except OSError as error:
-        raise ArtifactError(f"{folder} is not an artifact: {MANIFEST}: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise ArtifactError(f"{folder / MANIFEST}: {field}: {first['msg']}; export the model again") from error
+    manifest = read_manifest(folder)
     for name in {TOKENIZER, GRAPH, WEIGHTS, PROBES} - manifest.files.keys():
         raise ArtifactError(f"{folder / MANIFEST} does not vouch for {name}; export the model again")
     for name, expected in manifest.files.items():

@@ -98,12 +98,17 @@ class Embedder:
 
     def check(self, texts: Sequence[Text]) -> None:
         """Raise `InvalidInputError` where there are more texts, or a longer one, than one request may have."""
-        self._check_count(texts)
+        self.check_count(texts[0].name.partition("[")[0], len(texts))
         _raise_first([self._error_of(text) for text in texts])
+
+    def check_count(self, field: str, count: int) -> None:
+        """Raise `InvalidInputError` where there are more inputs than one request may have."""
+        if count > self._limits.texts:
+            raise InvalidInputError(field, f"{count} inputs, at most {self._limits.texts} in one request")
 
     async def _read(self, texts: Sequence[Text], wish: Wish) -> list[Reading | InvalidInputError]:
         """Tokenize the inputs; a bad one is its error, or the request's where it does not want errors reported."""
-        self._check_count(texts)
+        self.check_count(texts[0].name.partition("[")[0], len(texts))
         errors = [self._error_of(text) for text in texts]
         if not wish.report:
             _raise_first(errors)
@@ -121,7 +126,7 @@ class Embedder:
         if isinstance(tokenized, InvalidInputError):
             return tokenized
         try:
-            return read(text.name, wish, tokenized, self._manifest.max_tokens)
+            return read(text, wish, tokenized, self._manifest.max_tokens)
         except InvalidInputError as error:
             return error
 
@@ -136,11 +141,6 @@ class Embedder:
         for chunk in _chunks(texts):
             tokenized += await loop.run_in_executor(self._thread, encode, chunk)
         return tokenized
-
-    def _check_count(self, texts: Sequence[Text]) -> None:
-        if len(texts) > self._limits.texts:
-            field = texts[0].name.partition("[")[0]
-            raise InvalidInputError(field, f"{len(texts)} texts, at most {self._limits.texts} in one request")
 
     def _error_of(self, text: Text) -> InvalidInputError | None:
         length = len(text.value)

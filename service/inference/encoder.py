@@ -7,15 +7,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import ArtifactError, EncoderError
-from service.inference.artifact import Artifact
+from service.inference.artifact import SLOW_FUSIONS, Artifact
 from service.inference.packing import pack
 from service.inference.pooling import merge_layers, normalize, pool
 from service.inference.types import Feature, Float32Array, Pooling, Unit, Vectors
 
 POOLER_OUTPUT = "pooler_output"  # [units, hidden]
-
-# ONNX Runtime's fused residual + LayerNorm is several times slower on the CPU than the two operators it replaces.
-SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion"]
 
 
 def hidden_state(layer: int) -> str:
@@ -27,6 +24,7 @@ class CpuEncoder:
     """An artifact loaded on the CPU. One run uses one core; runs from several threads share the weights."""
 
     def __init__(self, artifact: Artifact) -> None:
+        self._heads = artifact.manifest.heads
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -57,7 +55,7 @@ class CpuEncoder:
         return [[result[feature] for feature in unit.features] for unit, result in zip(units, results, strict=True)]
 
     def _run(self, units: Sequence[Unit], outputs: list[str]) -> dict[str, Float32Array]:
-        feeds = pack([unit.encoding for unit in units])
+        feeds = pack([unit.encoding for unit in units], self._heads)
         try:
             values = self._session.run(outputs, feeds)
         except Exception as error:  # as above

@@ -1,39 +1,58 @@
 """Packing: the encodings of a batch laid end to end, so that the matrix products see tokens and no padding.
 
-The attention alone works on the padded form [units, longest]; two index arrays lead there and back.
+The attention alone works on a padded form, [units, heads, longest, head size]. A packed row is seen there as the rows
+of its heads, [tokens x heads, head size], so that one gather leads into the padded form and one leads back, without a
+transposition: on the CPU that is a third cheaper than ONNX Runtime's own MultiHeadAttention on short texts.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
-from service.inference.types import Encoding, Int32Array
+from service.inference.types import Encoding
 
-INPUTS = (
-    "input_ids",  # [tokens]
-    "token_type_ids",  # [tokens]
-    "position_ids",  # [tokens]       each token's place in its own text, from 0
-    "padded_index",  # [units, longest] the packed row to read at each padded place; past a text's end, its first row
-    "packed_index",  # [tokens]       each token's place in the flattened padded form
-    "lengths",  # [units]
-    "first_tokens",  # [units]        the packed row of each [CLS]
-)
-"""The graph's inputs, all int32."""
+INPUTS: dict[str, list[str]] = {
+    "input_ids": ["tokens"],
+    "token_type_ids": ["tokens"],
+    "position_ids": ["tokens"],  # each token's place in its own text, from 0
+    "attention_rows": ["units", "heads", "longest"],  # the head's row to read; past a text's end, of its first token
+    "attention_bias": ["units", "1", "1", "longest"],  # float32: 0, and past a text's end the lowest number
+    "context_rows": ["tokens", "heads"],  # each head's row in the padded form
+    "first_tokens": ["units"],  # the packed row of each [CLS]
+}
+"""The graph's inputs and their axes; int32 but for the bias."""
 
 
-def pack(encodings: Sequence[Encoding]) -> dict[str, Int32Array]:
-    """Lay a batch of at least one encoding end to end; the keys are `INPUTS`."""
-    lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int32)
-    first_tokens = np.cumsum(lengths, dtype=np.int32) - lengths
-    columns = np.arange(lengths.max(), dtype=np.int32)
-    inside = columns < lengths[:, None]
-    rows = np.where(inside, columns, 0)
-    return {
+Feeds = dict[str, NDArray[np.int32] | NDArray[np.float32]]
+
+
+def pack(encodings: Sequence[Encoding], heads: int) -> Feeds:
+    """Lay a batch of at least one encoding end to end; the keys are those of `INPUTS`."""
+    ids = {
         "input_ids": np.concatenate([encoding.ids for encoding in encodings]),
         "token_type_ids": np.concatenate([encoding.type_ids for encoding in encodings]),
-        "position_ids": rows[inside],
-        "padded_index": rows + first_tokens[:, None],
-        "packed_index": np.flatnonzero(inside).astype(np.int32),
-        "lengths": lengths,
+    }
+    return ids | _layout(tuple(len(encoding) for encoding in encodings), heads)
+
+
+@lru_cache(maxsize=128)  # a text alone has its length in common with many; a fuller batch is hardly ever seen again
+def _layout(of: tuple[int, ...], heads: int) -> Feeds:
+    """Lay out texts of some lengths: all inputs but the ids. Whoever reads the arrays must not write them."""
+    lengths = np.array(of, dtype=np.int32)
+    first_tokens = np.cumsum(lengths, dtype=np.int32) - lengths
+    longest = lengths.max()
+    columns = np.arange(longest, dtype=np.int32)
+    each_head = np.arange(heads, dtype=np.int32)
+    inside = columns < lengths[:, None]
+    units, places = (index.astype(np.int32) for index in np.nonzero(inside))
+    padded = np.where(inside, columns, 0) + first_tokens[:, None]
+    bias = np.where(inside, np.float32(0), np.finfo(np.float32).min)
+    return {
+        "position_ids": places,
+        "attention_rows": padded[:, None, :] * np.int32(heads) + each_head[:, None],
+        "attention_bias": bias[:, None, None, :],
+        "context_rows": (units[:, None] * np.int32(heads) + each_head) * longest + places[:, None],
         "first_tokens": first_tokens,
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from service.errors import EncoderError, InvalidInputError
 from service.inference.tokenizer import Token, Tokenized
 from service.inference.truncation import Cut, Truncation
-from service.inference.types import Feature, Pooling, Unit, Vectors
+from service.inference.types import Feature, Pooling, Text, TextPair, Unit, Vectors
 from service.inference.windows import Windows, combine, feature_of_window, split
 
 
@@ -87,12 +87,12 @@ class Reading:
                 return 1
 
 
-def read(name: str, wish: Wish, tokenized: Tokenized, max_tokens: int) -> Reading:
-    """Prepare a tokenized input; raises `InvalidInputError` where nothing of it is left to pool."""
+def read(text: Text, wish: Wish, tokenized: Tokenized, max_tokens: int) -> Reading:
+    """Prepare a tokenized input, a pair never in windows; raises `InvalidInputError` where nothing is left to pool."""
     encoding = tokenized.encoding
     excluding = any(feature.exclude_special for feature in wish.features)
     if excluding and encoding.special is not None and encoding.special.all():
-        raise InvalidInputError(name, "has special tokens only, and `exclude_special` leaves nothing of them")
-    if wish.truncation.cut is Cut.WINDOW:
-        return Reading(name, wish, tokenized, split(encoding, wish.truncation, max_tokens))
-    return Reading(name, wish, tokenized, Windows(encoding, [encoding], []))
+        raise InvalidInputError(text.name, "has special tokens only, and `exclude_special` leaves nothing of them")
+    if wish.truncation.cut is Cut.WINDOW and not isinstance(text.value, TextPair):
+        return Reading(text.name, wish, tokenized, split(encoding, wish.truncation, max_tokens))
+    return Reading(text.name, wish, tokenized, Windows(encoding, [encoding], []))

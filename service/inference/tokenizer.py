@@ -76,7 +76,8 @@ class Tokenizer:
 
     def tokens(self, text: Text, *, add_special_tokens: bool) -> list[Token]:
         """Tokenize a string into a table, uncut."""
-        return _table(self._tokenizer.encode(text.value, add_special_tokens=add_special_tokens))
+        encoding = self._tokenizer.encode(text.value, add_special_tokens=add_special_tokens)
+        return _table(encoding, _encoding_of(encoding, detailed=True).words)
 
     def framed_ids(self, tokens: Sequence[str]) -> list[int]:
         """Give the ids of word pieces between [CLS] and [SEP]; a piece that the vocabulary has not is [UNK]."""
@@ -132,7 +133,7 @@ class Tokenizer:
 
     def _table(self, source: Encoding, encoding: tokenizers.Encoding | None) -> list[Token]:
         if encoding is not None:
-            return _table(encoding)
+            return _table(encoding, source.words)
         assert source.special is not None, "token ids are always detailed"
         columns = (source.ids.tolist(), source.special.tolist())
         return [
@@ -199,9 +200,10 @@ def _cut(source: Encoding, table: list[Token] | None, places: IntArray | None) -
     return Tokenized(source.take(places), truncated=True, table=table and [table[place] for place in places])
 
 
-def _table(encoding: tokenizers.Encoding) -> list[Token]:
-    columns = (encoding.ids, encoding.tokens, encoding.offsets, encoding.word_ids, encoding.special_tokens_mask)
+def _table(encoding: tokenizers.Encoding, words: Int32Array | None) -> list[Token]:
+    assert words is not None, "a table is made of a detailed encoding"
+    columns = (encoding.ids, encoding.tokens, encoding.offsets, words.tolist(), encoding.special_tokens_mask)
     return [
-        Token(id_, token, start, end, word, bool(special))
+        Token(id_, token, start, end, None if word < 0 else word, bool(special))
         for id_, token, (start, end), word, special in zip(*columns, strict=True)
     ]

@@ -30,7 +30,7 @@ class EncodeRequest(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"id": 1, "texts": ["a ship in harbour"]}]})
 
     id: Any = None
-    texts: Annotated[list[str] | list[list[str]], Field(min_length=1)]
+    texts: Annotated[list[str] | list[Annotated[list[str], Field(min_length=1)]], Field(min_length=1)]
     is_tokenized: Flag = False
 
 
@@ -42,6 +42,8 @@ async def encode(body: EncodeRequest, request: Request, state: CurrentState) -> 
     for index, text in enumerate(body.texts):
         if isinstance(text, list) != body.is_tokenized:
             raise MalformedError(f"texts[{index}]", "must be a list of strings with is_tokenized, else a string")
+        if SEPARATOR.strip() in text and body.is_tokenized:
+            raise MalformedError(f"texts[{index}]", "a pair must be one string, without is_tokenized")
         value = _text_or_pair(text) if isinstance(text, str) else TokenIds(to_ids(text))
         texts.append(Text(f"texts[{index}]", value))
     embedded = await state.embed(request, texts, Wish((state.encode_feature,)))
@@ -51,7 +53,7 @@ async def encode(body: EncodeRequest, request: Request, state: CurrentState) -> 
 
 
 def _text_or_pair(text: str) -> str | TextPair:
-    first, separator, second = text.rpartition(SEPARATOR)
+    first, separator, second = text.strip().rpartition(SEPARATOR)
     return TextPair(first, second) if separator else text
 
 

@@ -35,7 +35,7 @@ async def embeddings(body: EmbeddingsRequest, request: Request, state: CurrentSt
         vectors = shortened(vectors, body.dimensions)
     numbers, scales = _quantized(vectors, body.embedding_type)
     if media != "json":
-        return binary_reply(numbers, media)
+        return await binary_reply(numbers, media, scales)
     data: list[dict[str, object]] = [
         {"object": "embedding", "index": index, "embedding": spelled(vector, body.encoding_format)}
         for index, vector in enumerate(numbers)

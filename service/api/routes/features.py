@@ -40,7 +40,7 @@ async def features(body: FeaturesRequest, request: Request, state: CurrentState)
     )
     embedded = await state.embed(request, body.inputs, wish)
     if media != "json":
-        return binary_reply(np.stack([item.vectors[0] for item in embedded.answered]), media)
+        return await binary_reply(np.stack([item.vectors[0] for item in embedded.answered]), media)
     data = [{"index": index, **_content(item, body.encoding_format)} for index, item in enumerate(embedded.items)]
     content = {"model": state.model_name, "data": data, "usage": embedded.usage}
     return await large_json_reply(content, sum(vector.size for item in embedded.answered for vector in item.vectors))

@@ -98,14 +98,15 @@ def _compare_texts(body: SimilarityRequest, metric: Metric, items: list[Item]) -
     return {"scores": _shaped(matrix, body)}
 
 
-def _compare_tokens(_: SimilarityRequest, metric: Metric, items: list[Item]) -> dict[str, Any]:
+def _compare_tokens(body: SimilarityRequest, metric: Metric, items: list[Item]) -> dict[str, Any]:
     source, target = items
+    tables = [[token for token in item.table or [] if not (body.exclude_special and token.special)] for item in items]
     matrix = scores(metric, source.vectors[0], target.vectors[0])
     return {
         "scores": matrix,
         "max_sim": max_sim(matrix),
-        "source_tokens": source.table,
-        "target_tokens": target.table,
+        "source_tokens": tables[0],
+        "target_tokens": tables[1],
     }
 
 

@@ -3,6 +3,7 @@
 Fields, statuses and error bodies are those that TEI's OpenAPI description gives.
 """
 
+import asyncio
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ from service.api.replies import json_reply, large_json_reply
 from service.api.requests import EncoderRoute, JsonRoute
 from service.api.state import CurrentState, State
 from service.api.wishes import check_dimensions, sentence_feature
-from service.errors import EncoderError, InvalidInputError, MalformedError
+from service.errors import EmptyError, EncoderError, InvalidInputError, MalformedError
 from service.inference.embedder import Embedded
 from service.inference.pooling import shortened
 from service.inference.reading import Wish
@@ -25,14 +26,21 @@ from service.inference.tokenizer import Token
 from service.inference.truncation import Cut, Truncation
 from service.inference.types import Feature, Metric, Pooling, Text
 
-STATUSES = {KINDS[InvalidInputError]: 413, KINDS[MalformedError]: 422, KINDS[EncoderError]: 424}
-ERROR_TYPES = {413: "Validation", 422: "Tokenizer", 429: "Overloaded", 503: "Unhealthy"}
+STATUSES = {KINDS[InvalidInputError]: 413, KINDS[MalformedError]: 422, KINDS[EmptyError]: 400, KINDS[EncoderError]: 424}
+ERROR_TYPES = {400: "Empty", 413: "Validation", 422: "Tokenizer", 429: "Overloaded", 503: "Unhealthy"}
 
 
 def tei_shape(failure: Failure) -> tuple[int, dict[str, Any]]:
     """Spell a failure as TEI does."""
     status = STATUSES.get(failure.kind, failure.kind.status)
     return status, {"error": failure.message, "error_type": ERROR_TYPES.get(status, "Backend")}
+
+
+class TeiErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: str
+    error_type: str
 
 
 class TeiRoute(JsonRoute):
@@ -47,8 +55,9 @@ class TeiEncoderRoute(EncoderRoute):
     error_shape = staticmethod(tei_shape)
 
 
-encoding = APIRouter(route_class=TeiEncoderRoute, tags=["text-embeddings-inference"])
-tokens = APIRouter(route_class=TeiRoute, tags=["text-embeddings-inference"])
+RESPONSES: dict[int | str, dict[str, Any]] = {"4XX": {"model": TeiErrorBody}, "5XX": {"model": TeiErrorBody}}
+encoding = APIRouter(route_class=TeiEncoderRoute, tags=["text-embeddings-inference"], responses=RESPONSES)
+tokens = APIRouter(route_class=TeiRoute, tags=["text-embeddings-inference"], responses=RESPONSES)
 
 
 class Reading(BaseModel):
@@ -181,17 +190,26 @@ async def tokenize(body: TokenizeRequest, state: CurrentState) -> Response:
     engine = state.loaded()
     texts = state.prompted(body.inputs.texts, body.prompt_name)
     engine.embedder.check(texts)
-    tables = [engine.tokenizer.tokens(text, add_special_tokens=body.add_special_tokens) for text in texts]
-    return json_reply(
-        [[_simple(token, str(text.value)) for token in table] for text, table in zip(texts, tables, strict=True)]
-    )
+
+    def content() -> Response:
+        tables = [engine.tokenizer.tokens(text, add_special_tokens=body.add_special_tokens) for text in texts]
+        pairs = zip(texts, tables, strict=True)
+        return json_reply([[_simple(token, str(text.value)) for token in table] for text, table in pairs])
+
+    return await asyncio.to_thread(content)
 
 
 @tokens.post("/decode", summary="The text that token ids stand for")
 async def decode(body: DecodeRequest, state: CurrentState) -> Response:
     """Turn token ids back into texts."""
-    tokenizer = state.loaded().tokenizer
-    return json_reply([tokenizer.decode("ids", ids, skip_special_tokens=body.skip_special_tokens) for ids in body.ids])
+    engine = state.loaded()
+    engine.embedder.check_count("ids", len(body.ids))
+
+    def content() -> Response:
+        skip = body.skip_special_tokens
+        return json_reply([engine.tokenizer.decode("ids", ids, skip_special_tokens=skip) for ids in body.ids])
+
+    return await asyncio.to_thread(content)
 
 
 async def _embedded(request: Request, state: State, texts: list[Text], reading: Reading, feature: Feature) -> Embedded:

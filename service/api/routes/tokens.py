@@ -31,6 +31,7 @@ async def tokenize(body: TokenizeRequest, state: CurrentState) -> Response:
 async def detokenize(body: DetokenizeRequest, state: CurrentState) -> Response:
     """Turn token ids back into texts, as far as the vocabulary keeps them: case and spacing may be lost."""
     engine = state.loaded()
+    engine.embedder.check_count("ids", len(body.ids))
 
     def content() -> Response:
         texts = [
