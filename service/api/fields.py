@@ -9,7 +9,6 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    FiniteFloat,
     PlainValidator,
     Strict,
     Tag,
@@ -152,10 +151,14 @@ class WindowCut(Native):
     combine: Combine = Combine.MEAN
 
 
+# Bounded, so that a sum of hidden states cannot overflow.
+Weight = Annotated[float, Strict(), Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+
+
 class Weights(Native):
     """A number a layer: their weighted sum, ELMo's scalar mix."""
 
-    weights: Annotated[list[FiniteFloat], Field(min_length=1)]
+    weights: Annotated[list[Weight], Field(min_length=1)]
 
 
 def _truncate_shape(value: Any) -> str:

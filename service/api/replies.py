@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -16,10 +17,12 @@ from service.errors import InvalidInputError
 LARGE_REPLY = 1 << 16
 """Numbers from which a reply is made off the event loop."""
 
+JSON = "application/json"
 RAW = "application/octet-stream"
 ARROW = "application/vnd.apache.arrow.stream"
 
 Media = Literal["json", "raw", "arrow"]
+MEDIA: dict[str, Media] = {JSON: "json", RAW: "raw", ARROW: "arrow"}
 Array = NDArray[Any]
 
 
@@ -35,14 +38,21 @@ async def large_json_reply(content: Any, numbers: int) -> Response:
 
 def accepted(request: Request) -> Media:
     """Say in what form the caller wants vectors; JSON unless it names one of the others."""
-    accept = request.headers.get("accept", "")
-    if RAW in accept:
-        return "raw"
-    if ARROW not in accept:
-        return "json"
-    if find_spec("pyarrow") is None:
+    weights = _weights(request.headers.get("accept", ""))
+    wanted = max((JSON, RAW, ARROW), key=lambda media: weights.get(media, 0.0))
+    if wanted == ARROW and find_spec("pyarrow") is None:
         raise InvalidInputError("Accept", f"{ARROW} needs pyarrow, which is not installed here; {RAW} does not")
-    return "arrow"
+    return MEDIA[wanted]
+
+
+def _weights(accept: str) -> dict[str, float]:
+    """Read the media types of an Accept header and their weights (RFC 9110, 12.5.1); one that is malformed counts 0."""
+    weights = {}
+    for part in accept.split(","):
+        media, *parameters = (piece.strip() for piece in part.split(";"))
+        weight = next((value[2:] for value in parameters if value.startswith("q=")), "1")
+        weights[media.lower()] = float(weight) if re.fullmatch(r"[01](\.\d{0,3})?", weight) else 0.0
+    return weights
 
 
 async def binary_reply(vectors: Array, media: Media, scales: Sequence[float] = ()) -> Response:

@@ -119,14 +119,14 @@ class Embedder:
         ]
         if not wish.report:
             _raise_first(inputs)
-        self._check_reply(inputs)
+        self._check_reply(inputs, wish)
         return inputs
 
     def _reading(self, text: Text, tokenized: Tokenized | InvalidInputError, wish: Wish) -> Reading | InvalidInputError:
         if isinstance(tokenized, InvalidInputError):
             return tokenized
         try:
-            return read(text, wish, tokenized, self._manifest.max_tokens)
+            return read(text.name, wish, tokenized, self._manifest.max_tokens)
         except InvalidInputError as error:
             return error
 
@@ -150,11 +150,13 @@ class Embedder:
             return InvalidInputError(text.name, f"{length} characters, at most {self._limits.text_chars}")
         return None
 
-    def _check_reply(self, inputs: Sequence[Reading | InvalidInputError]) -> None:
+    def _check_reply(self, inputs: Sequence[Reading | InvalidInputError], wish: Wish) -> None:
+        if wish.limited is None:
+            return
         numbers = sum(item.numbers(self._manifest.hidden_size) for item in inputs if isinstance(item, Reading))
         if numbers > self._limits.reply_numbers:
             limit = self._limits.reply_numbers
-            raise InvalidInputError("features", f"the reply would hold {numbers} numbers, at most {limit}")
+            raise InvalidInputError(wish.limited, f"the reply would hold {numbers} numbers, at most {limit}")
 
 
 def _raise_first(outcomes: Iterable[object]) -> None:

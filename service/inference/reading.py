@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from service.errors import EncoderError, InvalidInputError
 from service.inference.tokenizer import Token, Tokenized
 from service.inference.truncation import Cut, Truncation
-from service.inference.types import Feature, Pooling, Text, TextPair, Unit, Vectors
+from service.inference.types import Feature, Pooling, Unit, Vectors
 from service.inference.windows import Windows, combine, feature_of_window, split
 
 
@@ -20,6 +22,8 @@ class Wish:
     """Whether to tell the tokens."""
     report: bool = False
     """Whether an input that cannot be encoded leaves the others their answers."""
+    limited: str | None = None
+    """The field to blame for vectors that are more than one reply may hold; None where they are not sent as such."""
 
     @property
     def detailed(self) -> bool:
@@ -82,17 +86,17 @@ class Reading:
             case Pooling.NONE:
                 return len(encoding)
             case Pooling.WORDS if encoding.words is not None:
-                return int(encoding.words.max(initial=-1)) + 1
+                return len(np.unique(encoding.words[encoding.words >= 0]))
             case _:
                 return 1
 
 
-def read(text: Text, wish: Wish, tokenized: Tokenized, max_tokens: int) -> Reading:
-    """Prepare a tokenized input, a pair never in windows; raises `InvalidInputError` where nothing is left to pool."""
+def read(name: str, wish: Wish, tokenized: Tokenized, max_tokens: int) -> Reading:
+    """Prepare a tokenized input; raises `InvalidInputError` where nothing of it is left to pool."""
     encoding = tokenized.encoding
     excluding = any(feature.exclude_special for feature in wish.features)
     if excluding and encoding.special is not None and encoding.special.all():
-        raise InvalidInputError(text.name, "has special tokens only, and `exclude_special` leaves nothing of them")
-    if wish.truncation.cut is Cut.WINDOW and not isinstance(text.value, TextPair):
-        return Reading(text.name, wish, tokenized, split(encoding, wish.truncation, max_tokens))
-    return Reading(text.name, wish, tokenized, Windows(encoding, [encoding], []))
+        raise InvalidInputError(name, "has special tokens only, and `exclude_special` leaves nothing of them")
+    if wish.truncation.cut is Cut.WINDOW:
+        return Reading(name, wish, tokenized, split(encoding, wish.truncation, max_tokens))
+    return Reading(name, wish, tokenized, Windows(encoding, [encoding], []))

@@ -118,12 +118,13 @@ class Tokenizer:
 
     def _places(self, text: Text, source: Encoding, truncation: Truncation) -> IntArray | None:
         """Give the places of the tokens that are kept, None where all are."""
-        total = len(source)
-        if total <= self._max_tokens or (truncation.cut is Cut.WINDOW and not isinstance(text.value, TextPair)):
+        total, pair = len(source), isinstance(text.value, TextPair)
+        room = truncation.window or self._max_tokens if pair else self._max_tokens
+        if total <= room or (truncation.cut is Cut.WINDOW and not pair):
             return None
         if truncation.cut is Cut.ERROR:
             raise InvalidInputError(text.name, f"{total} tokens, the model takes {self._max_tokens}")
-        if not isinstance(text.value, TextPair):
+        if not pair:
             return np.concatenate([[0], kept(total - 2, self._max_tokens - 2, truncation) + 1, [total - 1]])
         if truncation.cut not in (Cut.END, Cut.START):
             raise InvalidInputError(text.name, f"{total} tokens: a pair can be cut at `end` or `start` alone")

@@ -180,7 +180,6 @@ def test_offsets_of_a_pair_are_each_texts_own(twin: "Twin") -> None:
     assert [(token["start"], token["end"]) for token in item["tokens"]] == encoding["offset_mapping"]
 
 
-@pytest.mark.xfail(reason="the table's words of a pair's second text start at 0 again; the rows of `words` do not")
 def test_words_of_a_pair_count_on_in_the_table(tiny: "Twin") -> None:
     [item] = tiny.features(inputs=[["hello world", "the text"]], features=[{"pooling": "words"}], include_tokens=True)
     assert len(item["features"][0]) == 4

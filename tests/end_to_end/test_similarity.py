@@ -108,7 +108,6 @@ def test_long_texts_are_compared_token_by_token_too(tiny: "Twin") -> None:
     assert len(windowed["source_tokens"]) == 62
 
 
-@pytest.mark.xfail(reason="exclude_special leaves rows out of the matrix and not out of the tables that name them")
 def test_tables_name_the_rows_and_columns_where_special_tokens_are_left_out(tiny: "Twin") -> None:
     reply = tiny.post("/v1/similarity", source="hello world", target="text", granularity="token", exclude_special=True)
     assert np.shape(reply["scores"]) == (len(reply["source_tokens"]), len(reply["target_tokens"])) == (2, 1)

@@ -161,7 +161,6 @@ def test_long_pair_is_not_read_in_windows(tiny: "Twin", truncate: dict[str, int]
     assert answer.json()["error"]["message"] == "inputs[0]: 83 tokens: a pair can be cut at `end` or `start` alone"
 
 
-@pytest.mark.xfail(reason="a pair within the model's maximum but beyond the window is read as if it were one text")
 def test_pair_beyond_the_window_alone_is_refused_or_read_whole(tiny: "Twin") -> None:
     pair = {"inputs": [["hello " * 18, "world " * 18]]}
     answer = tiny.http.post("/v1/features", json=pair | {"truncate": {"window": 20}})

@@ -35,8 +35,10 @@ def run_graph() -> RunGraph:
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=["SkipLayerNormFusion", "BiasSkipLayerNormFusion"],
             )
-        names = [output.name for output in sessions[artifact].get_outputs()]
-        return dict(zip(names, sessions[artifact].run(names, pack(encodings)), strict=True))
+        session = sessions[artifact]
+        names = [output.name for output in session.get_outputs()]
+        [heads] = [value.shape[1] for value in session.get_inputs() if value.name == "attention_rows"]
+        return dict(zip(names, session.run(names, pack(encodings, heads)), strict=True))
 
     return run
 

@@ -73,7 +73,7 @@ def test_an_altered_wheel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_wheel_the_default_model_comes_from_the_hub(monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> None:
     monkeypatch.setattr(checkpoint, "find_spec", lambda _: None)
-    assert find_checkpoint(DEFAULT_ID) == Checkpoint(DEFAULT_ID, Path("/snapshot"))
+    assert find_checkpoint(DEFAULT_ID) == Checkpoint(DEFAULT_ID, Path("/snapshot"), DEFAULT_ID)
     assert hub.calls == [(DEFAULT_ID, None)]
 
 

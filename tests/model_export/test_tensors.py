@@ -65,7 +65,6 @@ def test_a_pickle_is_refused_with_the_cure(tiny_copy: Path, refused: Callable[..
     refused(tiny_copy, "there is no model.safetensors, and a pickle (pytorch_model.bin) is never read; convert it: ")
 
 
-@pytest.mark.xfail(reason="the cure names the folder without its place: model_export/tensors.py writes checkpoint.id")
 def test_the_cure_names_the_folder_as_it_can_be_found(tiny_copy: Path, refused: Callable[..., None]) -> None:
     (tiny_copy / "model.safetensors").rename(tiny_copy / "pytorch_model.bin")
     refused(

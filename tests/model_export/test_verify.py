@@ -15,7 +15,7 @@ from model_export.weights import Weights
 
 @pytest.mark.parametrize(
     "mistake",
-    [{"activation": Activation.GELU_TANH}, {"activation": Activation.RELU}, {"epsilon": 1e-4}, {"heads": 6}],
+    [{"activation": Activation.GELU_TANH}, {"activation": Activation.RELU}, {"epsilon": 1e-4}],
 )
 def test_a_wrong_graph_is_refused(
     tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch, mistake: dict[str, Any]

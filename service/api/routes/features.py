@@ -36,6 +36,7 @@ async def features(body: FeaturesRequest, request: Request, state: CurrentState)
         wanted,
         truncation_of(body.truncate, state.manifest),
         table=body.include_tokens,
+        limited="features",
         report=body.on_error == "report" and media == "json",
     )
     embedded = await state.embed(request, body.inputs, wish)

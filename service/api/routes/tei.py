@@ -213,9 +213,8 @@ async def decode(body: DecodeRequest, state: CurrentState) -> Response:
 
 
 async def _embedded(request: Request, state: State, texts: list[Text], reading: Reading, feature: Feature) -> Embedded:
-    return await state.embed(
-        request, state.prompted(texts, reading.prompt_name), Wish((feature,), reading.truncation())
-    )
+    wish = Wish((feature,), reading.truncation(), limited="inputs")
+    return await state.embed(request, state.prompted(texts, reading.prompt_name), wish)
 
 
 def _simple(token: Token, text: str) -> dict[str, object]:

@@ -97,17 +97,18 @@ def test_arrow_without_pyarrow_is_refused_with_the_other_way(monkeypatch: pytest
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_raw_bytes_say_their_shape_and_type(dtype: str) -> None:
     vectors = np.arange(6).reshape(2, 3).astype(dtype)
-    reply = binary_reply(vectors, "raw")
+    reply = asyncio.run(binary_reply(vectors, "raw"))
     assert (reply.headers["x-shape"], reply.headers["x-dtype"]) == ("2,3", dtype)
     assert reply.headers["content-type"] == "application/octet-stream"
     assert reply.body == vectors.tobytes()
-    assert binary_reply(vectors.astype(vectors.dtype.newbyteorder(">")), "raw").body == vectors.tobytes()
+    other_order = vectors.astype(vectors.dtype.newbyteorder(">"))
+    assert asyncio.run(binary_reply(other_order, "raw")).body == vectors.tobytes()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_arrow_is_one_column_of_vectors(dtype: str) -> None:
     vectors = np.arange(6).reshape(2, 3).astype(dtype)
-    reply = binary_reply(vectors, "arrow")
+    reply = asyncio.run(binary_reply(vectors, "arrow"))
     assert reply.headers["content-type"] == ARROW
     table = pa.ipc.open_stream(reply.body).read_all()
     assert table.schema.field("embedding").type == pa.list_(pa.from_numpy_dtype(vectors.dtype), 3)

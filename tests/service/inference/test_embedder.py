@@ -279,7 +279,7 @@ def test_windows_are_encoded_and_counted_each(artifact: Artifact, tokenizer: Tok
 @pytest.mark.parametrize(("texts", "refused"), [(2604, False), (2605, True)])
 def test_reply_is_bounded(artifact: Artifact, tokenizer: Tokenizer, texts: int, refused: bool) -> None:
     """A million numbers are 2,604 vectors of 384."""
-    wish = Wish((Feature(Pooling.NONE, (6,)),))
+    wish = Wish((Feature(Pooling.NONE, (6,)),), limited="features")
     long = [Text("input[0]", "hello " * 200)] * (texts // 202) + [Text("input[1]", "hello " * (texts % 202 - 2))]
 
     async def scenario(embedder: Embedder) -> None:

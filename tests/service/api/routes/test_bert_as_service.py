@@ -151,10 +151,10 @@ def test_pieces_that_the_vocabulary_has_not_are_unknown(api: "Api", reference: R
     np.testing.assert_allclose(found, reference(["a [UNK] [UNK]"]), atol=1e-4)
 
 
-def test_pieces_can_be_a_pair(api: "Api", reference: Reference) -> None:
-    """Its `read_tokenized_examples` cuts at the first piece that is `|||`."""
-    pieces = [*SHIP.split(), "|||", *BOAT.split()]
-    np.testing.assert_allclose(vectors(api, [pieces], is_tokenized=True), reference([(SHIP, BOAT)]), atol=1e-4)
+def test_a_pair_of_pieces_is_refused(api: "Api") -> None:
+    answer = api.post("/encode", {"texts": [["a", "|||", "b"]], "is_tokenized": True})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "texts[0]: a pair must be one string, without is_tokenized"
 
 
 def test_long_piece_lists_are_cut_at_their_end(api: "Api", reference: Reference) -> None:
