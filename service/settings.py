@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     threads: int | None = Field(None, ge=1, description="encoder threads; by default the cores this process may use")
     max_batch_tokens: int = Field(256, ge=1, description="tokens the encoder runs at once")
     max_queue_tokens: int = Field(1 << 20, ge=1, description="tokens that may wait; past it requests get 429")
+    cache_size: int = Field(0, ge=0, description="texts whose finished vectors are kept; 0 keeps none")
     max_texts: int = Field(2048, ge=1, description="texts in one request")
     max_text_chars: int = Field(1_000_000, ge=1, description="characters in one text")
     max_body_bytes: int = Field(32_000_000, ge=1, description="bytes of one request body")

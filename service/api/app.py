@@ -18,6 +18,7 @@ from service.api.wishes import feature_of
 from service.cores import available_cores
 from service.errors import ArtifactError
 from service.inference.artifact import Artifact
+from service.inference.cache import VectorCache
 from service.inference.embedder import Embedder, Limits
 from service.inference.encoder import CpuEncoder
 from service.inference.probes import check_probes
@@ -113,6 +114,7 @@ def _engine(state: State, artifact: Artifact) -> Engine:
         Scheduler(settings.max_batch_tokens),
         threads=settings.threads or available_cores(),
         max_queue_tokens=settings.max_queue_tokens,
+        cache=VectorCache(settings.cache_size),
         on_batch=state.metrics.count_batch,
     )
     limits = Limits(settings.max_texts, settings.max_text_chars, settings.max_reply_numbers)

@@ -104,7 +104,7 @@ class Exchange:
         metrics, embedded = self._berth.metrics, self._embedded()
         metrics.count_request(route, status, seconds)
         if embedded is not None:
-            metrics.count_texts(len(embedded.items), embedded.tokens, embedded.truncated, embedded.timings)
+            metrics.count_texts(embedded)
         if status == DISCONNECTED:
             metrics.count_rejected("disconnected")
         elif code := self._scope["state"].get("error_code"):

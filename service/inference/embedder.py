@@ -45,6 +45,7 @@ class Embedded:
 
     items: list[Item | BerthError]
     tokens: int
+    cached: int
     timings: Timings
 
     @property
@@ -84,7 +85,8 @@ class Embedder:
                 inputs = await self._read(texts, wish)
                 units = [unit for item in inputs if isinstance(item, Reading) for unit in item.units]
                 tokenize_seconds = time.perf_counter() - started
-                encoded = await self._runner.run(units) if units else Encoded([], 0.0, 0.0)
+                seconds = deadline - asyncio.get_running_loop().time()
+                encoded = await self._runner.run(units, seconds=seconds) if units else Encoded([])
         except TimeoutError as error:
             raise DeadlineError("the deadline passed before the vectors were ready") from error
         results = iter(encoded.results)
@@ -94,7 +96,7 @@ class Embedder:
         if not wish.report:
             _raise_first(items)
         timings = Timings(tokenize_seconds, encoded.queue_seconds, encoded.encode_seconds)
-        return Embedded(items, sum(map(len, units)), timings)
+        return Embedded(items, sum(map(len, units)), encoded.cached, timings)
 
     def check(self, texts: Sequence[Text]) -> None:
         """Raise `InvalidInputError` where there are more texts, or a longer one, than one request may have."""

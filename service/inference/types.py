@@ -1,5 +1,6 @@
 """The nouns that tokenizer, scheduler, encoder and embedder hand to each other."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -141,6 +142,13 @@ class Unit:
     def __len__(self) -> int:
         """Count the tokens."""
         return len(self.encoding.ids)
+
+    @property
+    def key(self) -> Hashable:
+        """Tell whether another unit has the same result."""
+        encoding = self.encoding
+        arrays = (encoding.ids, encoding.type_ids, encoding.special, encoding.words)
+        return (self.features, *(None if array is None else array.tobytes() for array in arrays))
 
 
 Vectors = list[Float32Array]

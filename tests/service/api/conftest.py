@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.api.state import Engine, State
 from service.inference.artifact import Artifact
+from service.inference.cache import VectorCache
 from service.inference.embedder import Embedder, Limits
 from service.inference.encoder import CpuEncoder
 from service.inference.runner import Encode, Runner
@@ -87,6 +88,7 @@ def build_api(api_loop: asyncio.Runner, artifact: Artifact, tokenizer: Tokenizer
             Scheduler(settings.max_batch_tokens),
             threads=1,
             max_queue_tokens=settings.max_queue_tokens,
+            cache=VectorCache(0),
             on_batch=state.metrics.count_batch,
         )
         runner.start()
