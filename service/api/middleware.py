@@ -39,7 +39,7 @@ class Observe:
             try:
                 await self._app(scope, exchange.receive, exchange.send)
             except asyncio.CancelledError:
-                if not exchange.hung_up:
+                if not exchange.hung_up and exchange.status is None:
                     await shut_down(Request(scope))(scope, exchange.receive, exchange.send)
             except ClientDisconnect:
                 exchange.hung_up = True

@@ -90,6 +90,16 @@ class Runner:
         """Tokens of the units that wait."""
         return self._scheduler.tokens
 
+    @property
+    def max_batch_tokens(self) -> int:
+        """Tokens that a batch may hold."""
+        return self._scheduler.max_batch_tokens
+
+    @max_batch_tokens.setter
+    def max_batch_tokens(self, tokens: int) -> None:
+        with self._changed:
+            self._scheduler.max_batch_tokens = tokens
+
     def start(self) -> None:
         """Start the encoder threads; they end with the process or after `stop`."""
         self._loop = asyncio.get_running_loop()

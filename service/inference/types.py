@@ -102,10 +102,11 @@ class SplitText:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One input and the name that an error about it should use, as in `input[3]`."""
+    """One input, the name that an error about it should use, as in `input[3]`, and what the model wants before it."""
 
     name: str
     value: str | TextPair | SplitText | TokenIds
+    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
