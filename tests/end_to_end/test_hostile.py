@@ -351,7 +351,7 @@ def test_half_a_body_then_silence_is_counted_as_left(service: "Service") -> None
 def test_client_that_leaves_frees_its_units(service: "Service") -> None:
     before = disconnected(service)
     rejected = service.metric("berth_rejected_requests_total", reason="disconnected")
-    body = json.dumps({"input": ["tide " * 250] * 2048}).encode()
+    body = json.dumps({"input": [f"{number} " + "tide " * 250 for number in range(2048)]}).encode()
     with socket.create_connection(("127.0.0.1", service.port), 10) as connection:
         connection.sendall(post(body))
         service.until(lambda: service.metric("berth_queue_units") > 1000)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tests.end_to_end.conftest import Start, Twin
 
 TEXT, VALUE = "invalid_request", "invalid_value"
+ALL = [0, 1, 2, 3, 4, 5, 6]
 POOLINGS = "Input should be 'cls', 'mean', 'max', 'mean_max', 'last', 'weighted_mean', 'pooler', 'none' or 'words'"
 INPUT = 'item 0 must be a string, a pair of strings, or {"tokens": [strings]}'
 
@@ -140,9 +141,9 @@ def test_input_is_refused(http: httpx.Client, inputs: Any, param: str, code: str
 @pytest.mark.parametrize(
     ("fields", "numbers"),
     [
-        ({"inputs": ["ship " * 300], "features": [{"pooling": "none", "layers": [1] * 128}]}, 256 * 128 * 384),
-        ({"inputs": ["a ship"] * 172, "features": [{"layers": [6] * 128}]}, 172 * 128 * 384),
-        ({"inputs": ["a"] * 200, "features": [{"pooling": "mean_max", "layers": [6] * 55}]}, 200 * 2 * 55 * 384),
+        ({"inputs": ["ship " * 300] * 18, "features": [{"pooling": "none", "layers": ALL}]}, 18 * 256 * 7 * 384),
+        ({"inputs": ["a ship"] * 172, "features": [{"layers": ALL}] * 19}, 172 * 19 * 7 * 384),
+        ({"inputs": ["a"] * 200, "features": [{"pooling": "mean_max", "layers": ALL}] * 8}, 200 * 8 * 2 * 7 * 384),
         ({"inputs": ["a ship"] * 1366, "features": [{"pooling": "pooler"}] * 16}, 1366 * 16 * 384),
         (
             {"inputs": ["ship " * 1500] * 15, "features": [{"pooling": "none"}], "truncate": {"window": 50}},

@@ -193,7 +193,7 @@ def moved(service: "Service", http: httpx.Client, path: str, body: object) -> di
 
 
 def test_answer_moves_its_metrics(service: "Service", http: httpx.Client) -> None:
-    assert moved(service, http, "/v1/embeddings", {"input": ["hello " * 300, "hello " * 400]}) == {
+    assert moved(service, http, "/v1/embeddings", {"input": ["hello " * 300, "world " * 400]}) == {
         "ok": 1,
         "texts": 2,
         "tokens": 512,

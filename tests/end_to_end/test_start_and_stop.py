@@ -178,7 +178,7 @@ def test_sigterm_under_load_answers_everything(start: "Start", minilm: Path) -> 
 def test_what_is_left_after_the_bound_is_told_so(start: "Start", minilm: Path) -> None:
     service = start(minilm, "--shutdown-grace", "0", "--shutdown-timeout", "1", "--threads", "1")
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(post, service, ["tide " * 250] * 2048)
+        answer = pool.submit(post, service, [f"{number} " + "tide " * 250 for number in range(2048)])
         service.until(lambda: service.metric("berth_queue_units") > 1500)
         service.process.send_signal(signal.SIGTERM)
         reply = answer.result()

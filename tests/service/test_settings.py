@@ -123,7 +123,6 @@ def test_unknown_variables(names: list[str], unknown: list[str]) -> None:
         ("request_timeout", "nan"),
         ("shutdown_grace", "-1"),
         ("shutdown_timeout", "soon"),
-        ("served_model_name", ""),
         ("device", "abacus"),
         ("precision", "fp64"),
     ],
@@ -170,3 +169,12 @@ def test_help_lists_each_setting_with_its_default(capsys: pytest.CaptureFixture[
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         read_settings([]).port = 1  # type: ignore[misc]
+
+
+def test_blank_variables_are_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files and charts write them."""
+    for name in ("PORT", "THREADS", "SERVED_MODEL_NAME", "ENCODE_LAYERS"):
+        monkeypatch.setenv(f"BERTH_{name}", "")
+    settings = read_settings([])
+    assert (settings.port, settings.threads, settings.served_model_name) == (8080, None, None)
+    assert settings.encode_layers == [-2]

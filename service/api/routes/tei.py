@@ -187,7 +187,9 @@ async def root(body: RootRequest, request: Request, state: CurrentState) -> Resp
 @tokens.post("/tokenize", summary="A text's tokens")
 async def tokenize(body: TokenizeRequest, request: Request, state: CurrentState) -> Response:
     """Tokenize texts; `start` and `stop` count code points and are null for special tokens."""
-    texts = state.prompted(body.inputs.texts, body.prompt_name)
+    # TEI's places count from the prompt: here it is a part of the text.
+    prompted = state.prompted(body.inputs.texts, body.prompt_name)
+    texts = [Text(text.name, text.prompt + str(text.value)) for text in prompted]
     tables = await state.loaded().embedder.tables(
         texts, add_special_tokens=body.add_special_tokens, deadline=request.state.deadline
     )

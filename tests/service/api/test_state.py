@@ -28,13 +28,15 @@ def state(artifact: Artifact, **manifest: Any) -> State:
         (None, "query", ["query: ship", "query: boat"]),
         ("query", None, ["query: ship", "query: boat"]),
         ("query", "passage", ["passage: ship", "passage: boat"]),
+        ("query", "", ["ship", "boat"]),
     ],
 )
 def test_prompt_goes_before_each_text(
     artifact: Artifact, default: str | None, asked: str | None, texts: list[str]
 ) -> None:
     prompted = state(artifact, prompts=PROMPTS, default_prompt_name=default).prompted(TEXTS, asked)
-    assert [(text.name, text.value) for text in prompted] == list(zip(["input[0]", "input[1]"], texts, strict=True))
+    given = [(text.name, text.prompt + str(text.value)) for text in prompted]
+    assert given == list(zip(["input[0]", "input[1]"], texts, strict=True))
 
 
 def test_ids_take_no_prompt(artifact: Artifact) -> None:

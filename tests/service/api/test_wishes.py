@@ -28,7 +28,7 @@ def test_sentence_feature_is_the_models_own(artifact: Artifact) -> None:
         ({}, Feature(Pooling.MEAN, (6,))),
         ({"pooling": "cls"}, Feature(Pooling.CLS, (6,))),
         ({"pooling": "pooler"}, Feature(Pooling.POOLER, (6,))),
-        ({"layers": [0, 6, -1, -7]}, Feature(Pooling.MEAN, (0, 6, 6, 0))),
+        ({"layers": [0, 6, -2, -6]}, Feature(Pooling.MEAN, (0, 6, 5, 1))),
         ({"layers": [-2, -1], "merge": "sum"}, Feature(Pooling.MEAN, (5, 6), Merge.SUM)),
         ({"layers": [3, 1], "merge": {"weights": [1, -0.5]}}, Feature(Pooling.MEAN, (3, 1), Merge.WEIGHTS, (1, -0.5))),
         ({"merge": {"weights": [2]}}, Feature(Pooling.MEAN, (6,), Merge.WEIGHTS, (2,))),

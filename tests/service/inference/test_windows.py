@@ -7,7 +7,7 @@ import pytest
 
 from service.inference.truncation import Combine, Cut, Truncation
 from service.inference.types import Encoding, Feature, Float32Array, Merge, Pooling
-from service.inference.windows import Windows, combine, feature_of_window, split
+from service.inference.windows import Windows, combine, feature_of_window, split, tokens_read
 
 CLS, SEP = 101, 102
 NONE = Feature(Pooling.NONE, (6,))
@@ -117,3 +117,11 @@ def test_words_are_means_of_the_most_central_tokens() -> None:
     text = windowed(9, 7, 2)
     rows = combine(Feature(Pooling.WORDS, (6,)), Combine.MEAN, text, named(text))
     assert rows.tolist() == [[0, 0.5], [0, 2.5], [1, 4.5], [2, 6.5], [2, 8]]
+
+
+@pytest.mark.parametrize("stride", [1, 3, 6])
+@pytest.mark.parametrize("length", [2, 3, 8, 9, 20, 21])
+def test_cost_is_that_of_the_windows_without_making_them(length: int, stride: int) -> None:
+    ids = np.arange(length, dtype=np.int32)
+    whole, truncation = Encoding(ids, np.zeros_like(ids)), Truncation(Cut.WINDOW, window=8, stride=stride)
+    assert tokens_read(whole, truncation, 40) == sum(map(len, split(whole, truncation, 40).encodings))

@@ -86,7 +86,7 @@ def test_reply_is_bert_as_services(api: "Api") -> None:
     assert np.shape(body["result"]) == (2, 384)
 
 
-@pytest.mark.parametrize("id_", [0, -7, "abc", None, 1.5, [1, 2], {"a": True}])
+@pytest.mark.parametrize("id_", [0, -7, "abc", None])
 def test_id_comes_back_as_it_went(api: "Api", id_: object) -> None:
     assert api.post("/encode", {"id": id_, "texts": [SHIP]}).json()["id"] == id_
 

@@ -7,8 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from service.inference.encoder import CpuEncoder
+
 if TYPE_CHECKING:
-    from tests.service.api.conftest import Api
+    from tests.service.api.conftest import Api, MakeApi
 
 SOURCES = ["a ship in harbour", "bread and butter", "the tide turns"]
 TARGETS = ["a boat at its berth", "a slice of toast", "the moon pulls the sea", "a loaf"]
@@ -122,3 +124,25 @@ def test_truncate_is_honoured(api: "Api", truncate: str) -> None:
     near = ask(api, source=long, target=["ship " * 254, "tide " * 254], truncate=truncate)["scores"]
     assert near[0 if truncate == "end" else 1] == pytest.approx(1, abs=1e-5)
     assert near[1 if truncate == "end" else 0] < 0.99
+
+
+def test_default_prompt_stands_before_all_that_is_compared(make_api: "MakeApi", encoder: CpuEncoder) -> None:
+    api = make_api(encoder)
+    prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    api.state.manifest = api.state.manifest.model_copy(update=prompts)
+    texts = ["a ship in harbour", "a boat at its berth"]
+    data = api.post("/v1/embeddings", {"input": texts}).json()["data"]
+    first, second = (np.array(item["embedding"]) for item in data)
+    pair = {"source": texts[0], "target": texts[1]}
+    assert api.post("/v1/similarity", pair).json()["scores"] == pytest.approx(first @ second, abs=1e-6)
+    bare = api.post("/v1/similarity", {**pair, "prompt_name": ""}).json()["scores"]
+    assert abs(bare - first @ second) > 1e-3
+    [item] = api.post("/v1/features", {"inputs": texts[:1], "include_tokens": True}).json()["data"]
+    assert [(token["start"], token["end"]) for token in item["tokens"]][:5] == [(0, 0), (0, 0), (0, 0), (0, 1), (2, 6)]
+
+
+def test_empty_text_is_refused_though_a_prompt_stands_before_it(make_api: "MakeApi", encoder: CpuEncoder) -> None:
+    api = make_api(encoder)
+    prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    api.state.manifest = api.state.manifest.model_copy(update=prompts)
+    assert api.post("/v1/embeddings", {"input": ""}).status_code == 400

@@ -1,0 +1,70 @@
+"""How many tokens a batch should hold."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from service.inference.artifact import Artifact
+from service.inference.calibration import BUDGETS, CalibrationFile, best_budget, token_rates
+from service.inference.types import Unit, Vectors
+
+
+@pytest.mark.parametrize(
+    ("rates", "best"),
+    [
+        ({64: 100.0, 128: 200.0, 256: 150.0}, 128),
+        ({64: 97.0, 128: 100.0}, 64),
+        ({64: 96.9, 128: 100.0}, 128),
+        ({64: 1.0}, 64),
+    ],
+)
+def test_smallest_that_is_nearly_the_fastest_is_best(rates: dict[int, float], best: int) -> None:
+    assert best_budget(rates) == best
+
+
+def test_each_budget_is_tried_with_as_many_tokens(artifact: Artifact) -> None:
+    seen: list[int] = []
+
+    def encode(units: Sequence[Unit]) -> list[Vectors]:
+        seen.append(sum(map(len, units)))
+        for _ in range(1000):  # takes CPU time, for a rate is tokens over it
+            pass
+        return [[] for _ in units]
+
+    rates = token_rates(encode, artifact.manifest, seconds=0.05)
+    assert tuple(rates) == tuple(seen[: len(BUDGETS)]) == BUDGETS
+
+
+def test_slow_machine_tries_what_there_is_time_for(artifact: Artifact) -> None:
+    def encode(units: Sequence[Unit]) -> list[Vectors]:
+        end = time.monotonic() + 0.002
+        while time.monotonic() < end:
+            pass
+        return [[] for _ in units]
+
+    assert tuple(token_rates(encode, artifact.manifest, seconds=0)) == BUDGETS[:1]
+
+
+def test_budget_is_kept_for_its_graph_alone(artifact: Artifact, tmp_path: Path) -> None:
+    other = artifact.manifest.model_copy(update={"files": dict.fromkeys(artifact.manifest.files, "0")})
+    CalibrationFile(tmp_path / "new", artifact.manifest).write(384)
+    assert CalibrationFile(tmp_path / "new", artifact.manifest).read() == 384
+    assert CalibrationFile(tmp_path / "new", other).read() is None
+    CalibrationFile(tmp_path / "new", other).write(64)
+    assert CalibrationFile(tmp_path / "new", artifact.manifest).read() == 384
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"not JSON", b"{}"])
+def test_damaged_file_is_as_good_as_none(artifact: Artifact, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "calibration.json").write_bytes(content)
+    file = CalibrationFile(tmp_path, artifact.manifest)
+    assert file.read() is None
+    file.write(128)
+    assert file.read() == 128
+
+
+def test_folder_that_cannot_be_written_is_no_failure(artifact: Artifact, caplog: pytest.LogCaptureFixture) -> None:
+    CalibrationFile(Path("/proc/nowhere"), artifact.manifest).write(128)
+    assert "the calibration cannot be kept" in caplog.text
