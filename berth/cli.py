@@ -82,6 +82,8 @@ def artifact_folder(settings: Settings) -> Path:
     if (given / MANIFEST).is_file():
         return given
     name = settings.model
+    if name.startswith((".", "/", "~")) and not given.is_dir():
+        raise SystemExit(f"berth: {name}: there is no such folder")
     if given.is_dir():
         name = f"{given.resolve().name}-{_fingerprint(given)}"
     return settings.cache_dir / name / f"cpu-{settings.precision}"

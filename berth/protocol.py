@@ -241,4 +241,4 @@ def _item(item: Mapping[str, Any], first: int) -> Features | ServiceError:
 def _array(feature: str | list[str]) -> Array:
     rows = [feature] if isinstance(feature, str) else feature
     array = np.frombuffer(bytearray().join(map(base64.b64decode, rows)), dtype="<f4")
-    return array if isinstance(feature, str) else array.reshape(len(rows), -1)
+    return array if isinstance(feature, str) else array.reshape(len(rows), len(array) // max(len(rows), 1))

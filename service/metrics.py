@@ -5,7 +5,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, PlatformCollector, ProcessCollector
 
 from service.inference.artifact import Manifest
-from service.inference.embedder import Timings
+from service.inference.embedder import Embedded
 from service.inference.runner import BatchReport
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -29,6 +29,7 @@ class Metrics:
         self._texts = Counter("berth_texts", "Texts encoded", registry=registry)
         self._tokens = Counter("berth_tokens", "Tokens of the texts encoded, padding not counted", registry=registry)
         self._truncated = Counter("berth_truncated_texts", "Texts cut to the model's maximum", registry=registry)
+        self._cached = Counter("berth_cached_units", "Units answered from the cache", registry=registry)
         self._rejected = Counter("berth_rejected_requests", "Requests turned away", ["reason"], registry=registry)
         self._batch_units = Histogram("berth_batch_units", "Units in a batch", buckets=UNITS, registry=registry)
         self._batch_tokens = Histogram("berth_batch_tokens", "Tokens in a batch", buckets=TOKENS, registry=registry)
@@ -56,14 +57,14 @@ class Metrics:
         self._requests.labels(route, str(status)).inc()
         self._stages.labels("total").observe(seconds)
 
-    def count_texts(self, texts: int, tokens: int, truncated: int, timings: Timings) -> None:
+    def count_texts(self, embedded: Embedded) -> None:
         """Count what one request had encoded, and how long each stage took."""
-        self._texts.inc(texts)
-        self._tokens.inc(tokens)
-        self._truncated.inc(truncated)
-        self._stages.labels("tokenize").observe(timings.tokenize)
-        self._stages.labels("queue").observe(timings.queue)
-        self._stages.labels("encode").observe(timings.encode)
+        self._texts.inc(len(embedded.items))
+        self._tokens.inc(embedded.tokens)
+        self._truncated.inc(embedded.truncated)
+        self._cached.inc(embedded.cached)
+        for stage in ("tokenize", "queue", "encode"):
+            self._stages.labels(stage).observe(getattr(embedded.timings, stage))
 
     def count_rejected(self, reason: str) -> None:
         """Count one request that was turned away."""

@@ -6,7 +6,10 @@ process ends.
 SIGINT leaves out the grace period, and a second one the waiting too.
 """
 
+import asyncio
+import select
 import signal
+import socket
 import time
 from types import FrameType
 
@@ -15,6 +18,11 @@ from fastapi import FastAPI
 
 from service.api.state import State
 from service.settings import Settings
+
+ACCEPT_SECONDS = 2.0
+"""What accepting the last connections may take."""
+ARRIVAL_SECONDS = 0.3
+"""What the request of a connection that was just accepted has to arrive."""
 
 
 class Server(uvicorn.Server):
@@ -30,7 +38,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=round(settings.shutdown_timeout),
+                timeout_graceful_shutdown=settings.shutdown_timeout,  # type: ignore[arg-type]  # any seconds will do
             )
         )
         self.failed = False
@@ -50,6 +58,21 @@ class Server(uvicorn.Server):
         if self._close_at is None:
             self._close_at = time.monotonic() + self._grace
         self._berth.draining = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port, but first take in what the kernel accepted for us and, after it, what is on its way.
+
+        uvicorn closes at once: connections that wait to be accepted are reset then, and so are those that were accepted
+        and whose request had not been read yet.
+        """
+        end = time.monotonic() + ACCEPT_SECONDS
+        for server in self.servers:
+            for listener in server.sockets:
+                while time.monotonic() < end and select.select([listener.fileno()], [], [], 0)[0]:
+                    await asyncio.sleep(0)
+            server.close()
+        await asyncio.sleep(ARRIVAL_SECONDS)
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         """Say ten times a second whether to leave the main loop."""

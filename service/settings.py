@@ -23,6 +23,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
+        env_ignore_empty=True,
         cli_kebab_case=True,
         cli_prog_name="berth serve",
         cli_hide_none_type=True,
@@ -34,14 +35,19 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    model: str = Field(DEFAULT_MODEL, description="Hugging Face id, checkpoint folder, or exported artifact folder")
+    model: str = Field(
+        DEFAULT_MODEL, min_length=1, description="Hugging Face id, checkpoint folder, or exported artifact folder"
+    )
     served_model_name: str | None = Field(None, min_length=1, description="name of the model in the API")
     device: Literal["auto", "cpu"] = Field("auto", description="where the encoder runs")
     precision: Literal["fp32", "int8"] = Field("fp32", description="precision of weights and matrix products")
     cache_dir: Path = Field(Path("~/.cache/berth"), description="folder of the exported artifacts")
     threads: int | None = Field(None, ge=1, description="encoder threads; by default the cores this process may use")
-    max_batch_tokens: int = Field(256, ge=1, description="tokens the encoder runs at once")
+    max_batch_tokens: int | None = Field(
+        None, ge=1, description="tokens the encoder runs at once; found by a short calibration where left out"
+    )
     max_queue_tokens: int = Field(1 << 20, ge=1, description="tokens that may wait; past it requests get 429")
+    cache_size: int = Field(0, ge=0, description="texts whose finished vectors are kept; 0 keeps none")
     max_texts: int = Field(2048, ge=1, description="texts in one request")
     max_text_chars: int = Field(1_000_000, ge=1, description="characters in one text")
     max_body_bytes: int = Field(32_000_000, ge=1, description="bytes of one request body")

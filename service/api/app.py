@@ -18,6 +18,8 @@ from service.api.wishes import feature_of
 from service.cores import available_cores
 from service.errors import ArtifactError
 from service.inference.artifact import Artifact
+from service.inference.cache import VectorCache
+from service.inference.calibration import CalibrationFile, best_budget, token_rates
 from service.inference.embedder import Embedder, Limits
 from service.inference.encoder import CpuEncoder
 from service.inference.probes import check_probes
@@ -30,6 +32,10 @@ from service.settings import Settings
 
 JOIN_SECONDS = 5.0
 """What an encoder thread has at the end to finish its batch; the queue is empty by then."""
+
+FIRST_BUDGET = 256
+"""Tokens in a batch before the calibration has said what is best."""
+CALIBRATION_SECONDS = 1.0
 
 logger = logging.getLogger("berth")
 
@@ -96,6 +102,19 @@ async def _load(state: State, artifact: Artifact, on_failure: Callable[[], None]
     )
     state.engine = engine
     logger.info("ready: %s, %s on %s", state.model_name, state.manifest.precision, state.manifest.target)
+    if state.settings.max_batch_tokens is None:
+        await asyncio.to_thread(_calibrate, state, engine)
+
+
+def _calibrate(state: State, engine: Engine) -> None:
+    """Find the batches' best size, if that was not done before; requests are answered all the while."""
+    file = CalibrationFile(state.settings.cache_dir, state.manifest)
+    if file.read() is not None:
+        return
+    budget = best_budget(token_rates(engine.encode, state.manifest, CALIBRATION_SECONDS))
+    engine.runner.max_batch_tokens = budget
+    file.write(budget)
+    logger.info("calibrated: batches of %d tokens", budget)
 
 
 def _engine(state: State, artifact: Artifact) -> Engine:
@@ -110,10 +129,11 @@ def _engine(state: State, artifact: Artifact) -> Engine:
     check_probes(artifact, encoder)
     runner = Runner(
         encoder,
-        Scheduler(settings.max_batch_tokens),
+        Scheduler(settings.max_batch_tokens or CalibrationFile(settings.cache_dir, manifest).read() or FIRST_BUDGET),
         threads=settings.threads or available_cores(),
         max_queue_tokens=settings.max_queue_tokens,
+        cache=VectorCache(settings.cache_size),
         on_batch=state.metrics.count_batch,
     )
     limits = Limits(settings.max_texts, settings.max_text_chars, settings.max_reply_numbers)
-    return Engine(tokenizer, runner, Embedder(tokenizer, runner, manifest, limits))
+    return Engine(tokenizer, encoder, runner, Embedder(tokenizer, runner, manifest, limits))

@@ -13,6 +13,7 @@ from pydantic import (
     Strict,
     Tag,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -29,11 +30,22 @@ Integer = Annotated[int, Strict()]
 PositiveInt = Annotated[int, Strict(), Field(ge=1)]
 Flag = Annotated[bool, Strict()]
 
+MAX_LAYERS = 128
+MAX_FIELDS = 64
+
 
 class Native(BaseModel):
     """A part of Berth's own requests: a field it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_too_many(cls, value: Any) -> Any:
+        """Stop before an error is made of each of a hundred thousand unknown fields."""
+        if isinstance(value, dict) and len(value) > MAX_FIELDS:
+            raise _failure(f"{len(value)} fields, at most {MAX_FIELDS}")
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,19 @@ def ids_or_lists_of(value: object) -> list[list[int]]:
     return id_lists_of(value) if isinstance(value, list) and value and isinstance(value[0], list) else [_ids(value)]
 
 
+def texts_or_pieces_of(value: object) -> list[str | list[str]]:
+    """Read bert-as-service's `texts`: strings, or lists of word pieces."""
+    return [_text_or_pieces(item, index) for index, item in enumerate(_listed(value, "must be a list"))]
+
+
+def _text_or_pieces(value: object, index: int) -> str | list[str]:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not value or not all(isinstance(piece, str) for piece in value):
+        raise _failure(f"item {index} must be a string or, with is_tokenized, a list of strings")
+    return value
+
+
 def _input(value: object, index: int) -> str | TextPair | SplitText:
     match value:
         case str():
@@ -122,6 +147,11 @@ TeiInputs = Annotated[Texts, PlainValidator(partial(texts_or_ids_of, "inputs")),
 Source = Annotated[Texts, PlainValidator(partial(texts_of, "source")), TEXT_SCHEMA]
 Target = Annotated[Texts, PlainValidator(partial(texts_of, "target")), TEXT_SCHEMA]
 StringInputs = Annotated[Texts, PlainValidator(partial(texts_of, "inputs")), TEXT_SCHEMA]
+BertAsServiceTexts = Annotated[
+    list[str | list[str]],
+    PlainValidator(texts_or_pieces_of),
+    WithJsonSchema({"type": "array", "items": {"anyOf": [STRING, STRINGS]}, "minItems": 1}),
+]
 Inputs = Annotated[
     list[Text],
     PlainValidator(inputs_of),
@@ -158,7 +188,7 @@ Weight = Annotated[float, Strict(), Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 class Weights(Native):
     """A number a layer: their weighted sum, ELMo's scalar mix."""
 
-    weights: Annotated[list[Weight], Field(min_length=1)]
+    weights: Annotated[list[Weight], Field(min_length=1, max_length=MAX_LAYERS, fail_fast=True)]
 
 
 def _truncate_shape(value: Any) -> str:
@@ -185,7 +215,7 @@ class FeatureFields(Native):
     """One representation of a text."""
 
     pooling: Pooling | None = Field(None, description="how tokens become one vector; the model's own where left out")
-    layers: Annotated[list[Integer], Field(min_length=1, max_length=128)] | None = Field(
+    layers: Annotated[list[Integer], Field(min_length=1, max_length=MAX_LAYERS, fail_fast=True)] | None = Field(
         None, description="0 is the embeddings, 1 the first block, -1 the last; the last alone where left out"
     )
     merge: Annotated[

@@ -39,7 +39,7 @@ class Observe:
             try:
                 await self._app(scope, exchange.receive, exchange.send)
             except asyncio.CancelledError:
-                if not exchange.hung_up:
+                if not exchange.hung_up and exchange.status is None:
                     await shut_down(Request(scope))(scope, exchange.receive, exchange.send)
             except ClientDisconnect:
                 exchange.hung_up = True
@@ -104,7 +104,7 @@ class Exchange:
         metrics, embedded = self._berth.metrics, self._embedded()
         metrics.count_request(route, status, seconds)
         if embedded is not None:
-            metrics.count_texts(len(embedded.items), embedded.tokens, embedded.truncated, embedded.timings)
+            metrics.count_texts(embedded)
         if status == DISCONNECTED:
             metrics.count_rejected("disconnected")
         elif code := self._scope["state"].get("error_code"):

@@ -40,7 +40,7 @@ class EmbeddingsRequest(BaseModel):
     embedding_type: EmbeddingType = Field("float32", description="the type of a vector's numbers")
     dimensions: PositiveInt | None = Field(None, description="keep the first so many numbers and normalise again")
     user: str | None = Field(None, description="ignored")
-    prompt_name: str | None = Field(None, description="a prompt of the model's, put before each text")
+    prompt_name: str | None = Field(None, description='a prompt of the model\'s, put before each text; "" for none')
     truncate: Truncate = "end"
 
 
@@ -59,8 +59,9 @@ class FeaturesRequest(Native):
     )
 
     inputs: Inputs
-    features: list[FeatureRequest] = Field([FeatureRequest()], min_length=1, max_length=64)
+    features: list[FeatureRequest] = Field([FeatureRequest()], min_length=1, max_length=64, fail_fast=True)
     model: str | None = None
+    prompt_name: str | None = Field(None, description='a prompt of the model\'s, put before each text; "" for none')
     truncate: Truncate = "end"
     include_tokens: Flag = Field(False, description="tell each input's tokens")
     on_error: Literal["fail", "report"] = Field("fail", description="`report` answers the inputs that can be encoded")
@@ -79,6 +80,7 @@ class SimilarityRequest(FeatureFields):
     pairwise: Flag = Field(False, description="compare each source with the target beside it")
     top_k: PositiveInt | None = Field(None, description="give the nearest targets of each source instead of scores")
     granularity: Literal["text", "token"] = Field("text", description="`token` compares two texts token by token")
+    prompt_name: str | None = Field(None, description='a prompt of the model\'s, put before each text; "" for none')
     truncate: Truncate = "end"
 
 

@@ -1,7 +1,7 @@
 """What the routes share: one object on the application, set by `app.py`, read through `CurrentState`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -10,9 +10,9 @@ from service.errors import InvalidInputError, ModelNotFoundError, NotReadyError
 from service.inference.artifact import Manifest
 from service.inference.embedder import Embedded, Embedder
 from service.inference.reading import Wish
-from service.inference.runner import Runner
+from service.inference.runner import Encode, Runner
 from service.inference.tokenizer import Tokenizer
-from service.inference.types import Feature, Text, TokenIds
+from service.inference.types import Feature, Text
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -22,6 +22,7 @@ class Engine:
     """What is there once the model is loaded and its probes agree."""
 
     tokenizer: Tokenizer
+    encode: Encode
     runner: Runner
     embedder: Embedder
 
@@ -56,17 +57,20 @@ class State:
             raise ModelNotFoundError(f"this service has one model, {self.model_name}: name it, or leave `model` out")
 
     def prompted(self, texts: Sequence[Text], prompt_name: str | None) -> Sequence[Text]:
-        """Put the named prompt, or else the model's default one, before each text; token ids stay as they are."""
-        name = prompt_name or self.manifest.default_prompt_name
-        if name is None:
+        """Put the named prompt, or the model's default where none is named, before each text; `""` is no prompt.
+
+        Token ids, pairs and split texts stay as they are.
+        """
+        name = self.manifest.default_prompt_name if prompt_name is None else prompt_name
+        if not name:
             return texts
         if name not in self.manifest.prompts:
             known = ", ".join(sorted(self.manifest.prompts)) or "none"
             raise InvalidInputError("prompt_name", f"the model has no such prompt; it has: {known}")
-        if prompt_name is not None and any(isinstance(text.value, TokenIds) for text in texts):
-            raise InvalidInputError("prompt_name", "goes with texts, not with token ids")
+        if prompt_name is not None and not all(isinstance(text.value, str) for text in texts):
+            raise InvalidInputError("prompt_name", "goes with texts, not with token ids, pairs or split texts")
         prompt = self.manifest.prompts[name]
-        return [Text(text.name, prompt + text.value) if isinstance(text.value, str) else text for text in texts]
+        return [replace(text, prompt=prompt) if isinstance(text.value, str) else text for text in texts]
 
     async def embed(self, request: Request, texts: Sequence[Text], wish: Wish) -> Embedded:
         """Encode texts within the request's deadline, and leave on the request what headers, log and metrics tell."""

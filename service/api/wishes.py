@@ -27,6 +27,8 @@ def feature_of(fields: FeatureFields, manifest: Manifest, *, place: str = "", no
     layers = tuple(
         _layer(layer, manifest, f"{place}layers[{index}]") for index, layer in enumerate(fields.layers or [-1])
     )
+    if len(set(layers)) < len(layers):
+        raise InvalidInputError(f"{place}layers", "names a layer twice")
     weights: tuple[float, ...] = ()
     if isinstance(fields.merge, Weights):
         weights = tuple(fields.merge.weights)

@@ -2,19 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from service.errors import BerthError, DeadlineError, InvalidInputError
 from service.inference.artifact import Manifest
-from service.inference.reading import Item, Reading, Wish, read
+from service.inference.reading import Item, Reading, Wish, cost, read
 from service.inference.runner import Encoded, Runner
-from service.inference.tokenizer import Tokenized, Tokenizer
-from service.inference.types import Text
+from service.inference.tokenizer import Token, Tokenized, Tokenizer
+from service.inference.types import Text, TokenIds
 
-INLINE_CHARS = 4096
-"""Texts up to here are tokenized on the event loop, in a millisecond or less."""
+T = TypeVar("T")
+
+INLINE_SIZE = 4096
+"""Characters to tokenize, or tokens to lay out, up to which it is done on the event loop, in a millisecond or less."""
 CHUNK_TEXTS = 64
 CHUNK_CHARS = 1 << 16
 """Bulk is tokenized in chunks of at most so many texts and, but for one long text, characters, so that other requests'
@@ -28,6 +33,7 @@ class Limits:
     texts: int
     text_chars: int
     reply_numbers: int
+    table_tokens: int = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class Embedded:
 
     items: list[Item | BerthError]
     tokens: int
+    cached: int
     timings: Timings
 
     @property
@@ -79,14 +86,12 @@ class Embedder:
         Raises `InvalidInputError`, `TooLargeError`, `OverloadedError`, `DeadlineError` and `EncoderError`.
         """
         started = time.perf_counter()
-        try:
-            async with asyncio.timeout_at(deadline):
-                inputs = await self._read(texts, wish)
-                units = [unit for item in inputs if isinstance(item, Reading) for unit in item.units]
-                tokenize_seconds = time.perf_counter() - started
-                encoded = await self._runner.run(units) if units else Encoded([], 0.0, 0.0)
-        except TimeoutError as error:
-            raise DeadlineError("the deadline passed before the vectors were ready") from error
+        async with _before(deadline):
+            inputs = await self._read(texts, wish)
+            units = [unit for item in inputs if isinstance(item, Reading) for unit in item.units]
+            tokenize_seconds = time.perf_counter() - started
+            seconds = deadline - asyncio.get_running_loop().time()
+            encoded = await self._runner.run(units, seconds=seconds) if units else Encoded([])
         results = iter(encoded.results)
         items: list[Item | BerthError] = [
             item.answer(results) if isinstance(item, Reading) else item for item in inputs
@@ -94,7 +99,7 @@ class Embedder:
         if not wish.report:
             _raise_first(items)
         timings = Timings(tokenize_seconds, encoded.queue_seconds, encoded.encode_seconds)
-        return Embedded(items, sum(map(len, units)), timings)
+        return Embedded(items, sum(map(len, units)), encoded.cached, timings)
 
     def check(self, texts: Sequence[Text]) -> None:
         """Raise `InvalidInputError` where there are more texts, or a longer one, than one request may have."""
@@ -113,14 +118,55 @@ class Embedder:
         if not wish.report:
             _raise_first(errors)
         good = [text for text, error in zip(texts, errors, strict=True) if error is None]
-        tokenized = iter(await self._tokenize(good, wish))
-        inputs = [
-            error or self._reading(text, next(tokenized), wish) for text, error in zip(texts, errors, strict=True)
-        ]
+        readings = iter(await self._read_good(good, wish))
+        inputs = [error or next(readings) for error in errors]
         if not wish.report:
             _raise_first(inputs)
         self._check_reply(inputs, wish)
         return inputs
+
+    async def _read_good(self, texts: Sequence[Text], wish: Wish) -> list[Reading | InvalidInputError]:
+        """Tokenize, and stop as soon as there is more than the queue takes: windows can multiply a text."""
+        inputs: list[Reading | InvalidInputError] = []
+        tokens = 0
+        for chunk in _chunks(texts):
+            chars = sum(len(text.value) for text in chunk)
+            tokenized = await self._off_loop(chars, partial(self._encode, chunk, wish))
+            size = sum(cost(item, wish, self._manifest.max_tokens) for item in tokenized if isinstance(item, Tokenized))
+            tokens += size
+            self._runner.admit(tokens)
+            inputs += await self._off_loop(size, partial(self._readings, chunk, tokenized, wish))
+        return inputs
+
+    async def tables(self, texts: Sequence[Text], *, add_special_tokens: bool, deadline: float) -> list[list[Token]]:
+        """Tokenize texts into tables, uncut; raises `InvalidInputError`, or `DeadlineError` between two texts."""
+        self.check(texts)
+        tables: list[list[Token]] = []
+
+        def table(text: Text) -> list[Token]:
+            return self._tokenizer.tokens(text, add_special_tokens=add_special_tokens)
+
+        async with _before(deadline):
+            for text in texts:
+                tables.append(await self._off_loop(len(text.value), partial(table, text)))
+                if sum(map(len, tables)) > self._limits.table_tokens:
+                    field = text.name.partition("[")[0]
+                    raise InvalidInputError(field, f"more than {self._limits.table_tokens} tokens in one request")
+        return tables
+
+    async def _off_loop(self, size: int, function: Callable[[], T]) -> T:
+        """Call a function in the tokenizer's thread, or here where its work, in characters or tokens, is small."""
+        if size <= INLINE_SIZE:
+            return function()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    def _encode(self, texts: Sequence[Text], wish: Wish) -> list[Tokenized | InvalidInputError]:
+        return self._tokenizer.encode(texts, wish.truncation, detailed=wish.detailed, table=wish.table)
+
+    def _readings(
+        self, texts: Sequence[Text], tokenized: Sequence[Tokenized | InvalidInputError], wish: Wish
+    ) -> list[Reading | InvalidInputError]:
+        return [self._reading(*pair, wish) for pair in zip(texts, tokenized, strict=True)]
 
     def _reading(self, text: Text, tokenized: Tokenized | InvalidInputError, wish: Wish) -> Reading | InvalidInputError:
         if isinstance(tokenized, InvalidInputError):
@@ -130,24 +176,13 @@ class Embedder:
         except InvalidInputError as error:
             return error
 
-    async def _tokenize(self, texts: Sequence[Text], wish: Wish) -> list[Tokenized | InvalidInputError]:
-        def encode(some: Sequence[Text]) -> list[Tokenized | InvalidInputError]:
-            return self._tokenizer.encode(some, wish.truncation, detailed=wish.detailed, table=wish.table)
-
-        if sum(len(text.value) for text in texts) <= INLINE_CHARS:
-            return encode(texts)
-        loop = asyncio.get_running_loop()
-        tokenized: list[Tokenized | InvalidInputError] = []
-        for chunk in _chunks(texts):
-            tokenized += await loop.run_in_executor(self._thread, encode, chunk)
-        return tokenized
-
     def _error_of(self, text: Text) -> InvalidInputError | None:
         length = len(text.value)
         if not length:
             return InvalidInputError(text.name, "must not be empty")
         if length > self._limits.text_chars:
-            return InvalidInputError(text.name, f"{length} characters, at most {self._limits.text_chars}")
+            noun = "token ids" if isinstance(text.value, TokenIds) else "characters"
+            return InvalidInputError(text.name, f"{length} {noun}, at most {self._limits.text_chars}")
         return None
 
     def _check_reply(self, inputs: Sequence[Reading | InvalidInputError], wish: Wish) -> None:
@@ -157,6 +192,16 @@ class Embedder:
         if numbers > self._limits.reply_numbers:
             limit = self._limits.reply_numbers
             raise InvalidInputError(wish.limited, f"the reply would hold {numbers} numbers, at most {limit}")
+
+
+@asynccontextmanager
+async def _before(deadline: float) -> AsyncIterator[None]:
+    """Raise `DeadlineError` where what is inside has not ended by then."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError as error:
+        raise DeadlineError("the deadline passed before the answer was ready") from error
 
 
 def _raise_first(outcomes: Iterable[object]) -> None:

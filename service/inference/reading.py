@@ -9,7 +9,7 @@ from service.errors import EncoderError, InvalidInputError
 from service.inference.tokenizer import Token, Tokenized
 from service.inference.truncation import Cut, Truncation
 from service.inference.types import Feature, Pooling, Unit, Vectors
-from service.inference.windows import Windows, combine, feature_of_window, split
+from service.inference.windows import Windows, combine, feature_of_window, split, tokens_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,13 @@ class Reading:
                 return len(np.unique(encoding.words[encoding.words >= 0]))
             case _:
                 return 1
+
+
+def cost(tokenized: Tokenized, wish: Wish, max_tokens: int) -> int:
+    """Count the tokens that the encoder would read of an input."""
+    if wish.truncation.cut is Cut.WINDOW:
+        return tokens_read(tokenized.encoding, wish.truncation, max_tokens)
+    return len(tokenized.encoding)
 
 
 def read(name: str, wish: Wish, tokenized: Tokenized, max_tokens: int) -> Reading:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from service.errors import EncoderError, NotReadyError, OverloadedError, TooLargeError
+from service.inference.cache import VectorCache
 from service.inference.scheduler import Flow, Scheduler, Ticket
 from service.inference.types import Unit, Vectors
 
@@ -36,11 +37,12 @@ class BatchReport:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A request's results, one a unit, and the seconds they waited and took."""
+    """A request's results, one a unit, the seconds they waited and took, and how many came from the cache."""
 
     results: list[Result]
-    queue_seconds: float
-    encode_seconds: float
+    queue_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    cached: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -63,9 +65,11 @@ class Runner:
         *,
         threads: int,
         max_queue_tokens: int,
+        cache: VectorCache,
         on_batch: Callable[[BatchReport], None],
     ) -> None:
         self._encode = encode
+        self._cache = cache
         self._scheduler = scheduler
         self._max_queue_tokens = max_queue_tokens
         self._on_batch = on_batch
@@ -86,6 +90,16 @@ class Runner:
         """Tokens of the units that wait."""
         return self._scheduler.tokens
 
+    @property
+    def max_batch_tokens(self) -> int:
+        """Tokens that a batch may hold."""
+        return self._scheduler.max_batch_tokens
+
+    @max_batch_tokens.setter
+    def max_batch_tokens(self, tokens: int) -> None:
+        with self._changed:
+            self._scheduler.max_batch_tokens = tokens
+
     def start(self) -> None:
         """Start the encoder threads; they end with the process or after `stop`."""
         self._loop = asyncio.get_running_loop()
@@ -104,26 +118,43 @@ class Runner:
         for worker in self._workers:
             worker.join(seconds)
 
-    def admit(self, tokens: int = 1) -> None:
-        """Raise `OverloadedError` where the queue has no room for some tokens, `TooLargeError` where it never had."""
+    def admit(self, tokens: int = 1, seconds: float = math.inf) -> None:
+        """Raise where a request of some tokens is not to be queued.
+
+        `OverloadedError`: the queue has no room for it now, or at the present rate it would not be served within
+        `seconds`. `TooLargeError`: the queue could never hold it.
+        """
         if tokens > self._max_queue_tokens:
             raise TooLargeError("", f"the request has {tokens} tokens, the queue holds {self._max_queue_tokens}")
         excess = self._scheduler.tokens + tokens - self._max_queue_tokens
         if excess > 0:
             raise OverloadedError("the queue is full, try again later", excess * self._seconds_per_token)
+        if (self._scheduler.tokens + tokens) * self._seconds_per_token > seconds > 0:
+            with self._changed:
+                before = self._scheduler.tokens_before(tokens)
+            late = (before + tokens) * self._seconds_per_token - seconds
+            if late > 0:
+                raise OverloadedError("the queue is too long for the request's deadline, try again later", late)
 
-    async def run(self, units: Sequence[Unit]) -> Encoded:
-        """Encode the units of one request, of which there is at least one.
+    async def run(self, units: Sequence[Unit], *, seconds: float = math.inf) -> Encoded:
+        """Encode the units of one request, of which there is at least one, if that can be done within `seconds`.
 
         Raises what `admit` raises, and `NotReadyError` after `stop`. A caller that is cancelled takes its waiting units
         out of the queue.
         """
-        self.admit(sum(map(len, units)))
-        job = Job(unanswered=len(units))
-        job.tickets.extend(
-            Ticket(job, *numbered) for numbered in sorted(enumerate(units), key=lambda pair: len(pair[1]))
-        )
         queued = time.perf_counter()
+        job = Job()
+        for index, unit in sorted(enumerate(units), key=lambda pair: len(pair[1])):
+            ticket = Ticket(job, index, unit)
+            if (vectors := self._cache.get(ticket.key)) is not None:
+                job.results[index] = vectors
+            else:
+                job.tickets.append(ticket)
+        cached = len(job.results)
+        if not job.tickets:
+            return Encoded([job.results[index] for index in range(len(units))], cached=cached)
+        job.unanswered = len(job.tickets)
+        self.admit(sum(map(len, job.tickets)), seconds)
         with self._changed:
             if self._stopping:
                 raise NotReadyError("the service is shutting down")
@@ -135,7 +166,7 @@ class Runner:
             with self._changed:
                 self._scheduler.remove(job)
         results = [job.results[index] for index in range(len(units))]
-        return Encoded(results, job.started - queued, time.perf_counter() - job.started)
+        return Encoded(results, job.started - queued, time.perf_counter() - job.started, cached)
 
     def _work(self) -> None:
         """Run batches until stopped; what goes wrong in one is its units' result, never this loop's end."""
@@ -173,16 +204,24 @@ class Runner:
         tokens = sum(map(len, batch))
         self._observe(seconds / tokens / self._threads)
         for ticket, result in zip(batch, results, strict=True):
-            job = ticket.flow
-            assert isinstance(job, Job), "run() queues jobs only"
-            job.started = min(job.started, started)
-            job.results[ticket.index] = result
-            job.unanswered -= 1
-            if not job.unanswered and not job.done.done():
-                job.done.set_result(None)
+            if not isinstance(result, EncoderError):
+                self._cache.put(ticket.key, result)
+            for each in (ticket, *ticket.twins):
+                _answer(each, result, started)
         errors = sum(isinstance(result, EncoderError) for result in results)
         self._on_batch(BatchReport(len(batch), tokens, errors, seconds))
 
     def _observe(self, seconds_per_token: float) -> None:
         weight = 0.02 if self._seconds_per_token else 1.0
         self._seconds_per_token += weight * (seconds_per_token - self._seconds_per_token)
+
+
+def _answer(ticket: Ticket, result: Result, started: float) -> None:
+    """Give a request one of its results; the last one wakes its caller."""
+    job = ticket.flow
+    assert isinstance(job, Job), "run() queues jobs only"
+    job.started = min(job.started, started)
+    job.results[ticket.index] = result
+    job.unanswered -= 1
+    if not job.unanswered and not job.done.done():
+        job.done.set_result(None)

@@ -3,12 +3,13 @@
 Requests are flows of units. Flows share the encoder by fair queueing (Demers, Keshav and Shenker 1989), counted in
 tokens: each flow carries a tag, the virtual time up to which it was served, and the flow with the least tag anchors
 the next batch. A newcomer has a head start of one batch until then, so that a short request never waits behind a bulk
-one. The rest of the batch are units of near length from any flow, because lengths that differ cost padding.
+one. The rest of the batch are units of near length from any flow, because lengths that differ cost padding. A unit that
+waits more than once, from whichever requests, is taken once for all of them.
 """
 
 from bisect import bisect_left, insort
-from collections import deque
-from collections.abc import Iterator
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -24,6 +25,8 @@ class Flow:
 
     tickets: deque["Ticket"] = field(default_factory=deque)
     waiting: int = 0
+    tokens: int = 0
+    """Of the tickets that wait."""
     tag: float = 0.0
     head_start: float = 0.0
 
@@ -35,12 +38,18 @@ class Flow:
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A unit's place in the queue; `index` is its place in its request."""
+    """A unit's place in the queue; `index` is its place in its request, `twins` those taken with it for being alike."""
 
     flow: Flow
     index: int
     unit: Unit
     waiting: bool = False
+    key: Hashable = field(init=False)
+    twins: list["Ticket"] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Keep the key: it is looked up more than once."""
+        self.key = self.unit.key
 
     def __len__(self) -> int:
         """Count the tokens."""
@@ -56,8 +65,9 @@ class Scheduler:
         self.tokens = 0
         self._flows: dict[Flow, None] = {}
         self._clock = 0.0  # the virtual time, in tokens
-        self._by_length: dict[int, dict[Flow, deque[Ticket]]] = {}
+        self._by_length: dict[int, dict[Flow, OrderedDict[Ticket, None]]] = {}
         self._lengths: list[int] = []  # the keys of _by_length, sorted
+        self._alike: dict[Hashable, OrderedDict[Ticket, None]] = {}
 
     def add(self, flow: Flow) -> None:
         """Queue a flow's tickets, of which there must be one at least."""
@@ -72,8 +82,15 @@ class Scheduler:
             if ticket.waiting:
                 self._take(ticket)
 
+    def tokens_before(self, tokens: int) -> int:
+        """Estimate how many tokens are encoded before a newcomer of some tokens is served: as many of every flow."""
+        return sum(min(flow.tokens, tokens) for flow in self._flows)
+
     def take_batch(self) -> list[Ticket]:
-        """Take the next batch: `max_batch_tokens` at most, or one longer unit alone; empty where nothing waits."""
+        """Take the next batch: `max_batch_tokens` at most, or one longer unit alone; empty where nothing waits.
+
+        Twins are not in the list and cost nothing: they hang on the tickets that they are like.
+        """
         if not self._flows:
             return []
         active = len(self._flows)
@@ -81,13 +98,13 @@ class Scheduler:
         self._clock = max(self._clock, first.rank)
         first.head_start = 0.0
         anchor = self._next_of(first)
-        self._take(anchor)
+        self._take_all(anchor)
         batch, tokens, longest = [anchor], len(anchor), len(anchor)
         for length in self._nearest(longest):
             bucket = self._by_length[length]
             while bucket and self._fits(len(batch) + 1, tokens + length, max(longest, length)):
-                ticket = bucket[min(bucket, key=attrgetter("rank"))][0]
-                self._take(ticket)
+                ticket = next(iter(bucket[min(bucket, key=attrgetter("rank"))]))
+                self._take_all(ticket)
                 batch.append(ticket)
                 tokens += length
                 longest = max(longest, length)
@@ -120,16 +137,29 @@ class Scheduler:
         if length not in self._by_length:
             self._by_length[length] = {}
             insort(self._lengths, length)
-        self._by_length[length].setdefault(ticket.flow, deque()).append(ticket)
+        self._by_length[length].setdefault(ticket.flow, OrderedDict())[ticket] = None
+        self._alike.setdefault(ticket.key, OrderedDict())[ticket] = None
         ticket.waiting = True
         ticket.flow.waiting += 1
+        ticket.flow.tokens += length
         self.units += 1
         self.tokens += length
 
+    def _take_all(self, ticket: Ticket) -> None:
+        """Take a ticket and those like it."""
+        self._take(ticket)
+        ticket.twins = list(self._alike.get(ticket.key, ()))
+        for twin in ticket.twins:
+            self._take(twin)
+
     def _take(self, ticket: Ticket) -> None:
         length, flow = len(ticket), ticket.flow
+        alike = self._alike[ticket.key]
+        del alike[ticket]
+        if not alike:
+            del self._alike[ticket.key]
         bucket = self._by_length[length]
-        bucket[flow].popleft()  # tickets of one flow and length are taken in their order
+        del bucket[flow][ticket]
         if not bucket[flow]:
             del bucket[flow]
         if not bucket:
@@ -137,6 +167,7 @@ class Scheduler:
             del self._lengths[bisect_left(self._lengths, length)]
         ticket.waiting = False
         flow.waiting -= 1
+        flow.tokens -= length
         flow.tag += length
         if not flow.waiting:
             del self._flows[flow]

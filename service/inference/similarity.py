@@ -8,8 +8,8 @@ from service.inference.types import Float32Array, Metric
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
-ROWS = 64
-"""Source rows that the Manhattan distance takes at once: it needs [rows, targets, width] of memory."""
+CHUNK_NUMBERS = 1 << 22
+"""Numbers that the Manhattan distance holds at once, of [rows, targets, width]."""
 
 
 def scores(metric: Metric, source: Float32Array, target: Float32Array) -> Float64Array:
@@ -22,7 +22,8 @@ def scores(metric: Metric, source: Float32Array, target: Float32Array) -> Float6
             squares = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b)
             return -np.asarray(np.sqrt(np.maximum(squares - 2 * (a @ b.T), 0)))
         case Metric.MANHATTAN:
-            chunks = np.split(a, range(ROWS, len(a), ROWS))
+            rows = max(1, CHUNK_NUMBERS // b.size)
+            chunks = np.split(a, range(rows, len(a), rows))
             return np.concatenate([-np.abs(chunk[:, None] - b).sum(axis=2) for chunk in chunks])
 
 

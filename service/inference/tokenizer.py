@@ -67,7 +67,7 @@ class Tokenizer:
             try:
                 source = self._source(text, encoding, detailed=detailed or table)
                 places = self._places(text, source, truncation)
-                rows = self._table(source, encoding) if table else None
+                rows = self._table(source, encoding, len(text.prompt)) if table else None
             except InvalidInputError as error:
                 results.append(error)
             else:
@@ -76,14 +76,14 @@ class Tokenizer:
 
     def tokens(self, text: Text, *, add_special_tokens: bool) -> list[Token]:
         """Tokenize a string into a table, uncut."""
-        encoding = self._tokenizer.encode(text.value, add_special_tokens=add_special_tokens)
-        return _table(encoding, _encoding_of(encoding, detailed=True).words)
+        encoding = self._tokenizer.encode(_sequence(text, is_split=False), add_special_tokens=add_special_tokens)
+        return _table(encoding, _encoding_of(encoding, detailed=True).words, len(text.prompt))
 
     def framed_ids(self, tokens: Sequence[str]) -> list[int]:
         """Give the ids of word pieces between [CLS] and [SEP]; a piece that the vocabulary has not is [UNK]."""
-        unknown = self._tokenizer.token_to_id("[UNK]") or 0
-        ids = [self._tokenizer.token_to_id(token) for token in tokens]
-        return [self._first, *(unknown if id_ is None else id_ for id_ in ids), self._last]
+        ids_of = self._tokenizer.get_vocab()
+        unknown = ids_of[self._tokenizer.model.unk_token]
+        return [self._first, *(ids_of.get(token, unknown) for token in tokens), self._last]
 
     def decode(self, name: str, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Turn ids back into a text, as far as the vocabulary keeps it."""
@@ -132,9 +132,9 @@ class Tokenizer:
         first, second = kept_of_pair(middle - 1, total - middle - 2, self._max_tokens - 3, truncation)
         return np.concatenate([[0], first + 1, [middle], second + middle + 1, [total - 1]])
 
-    def _table(self, source: Encoding, encoding: tokenizers.Encoding | None) -> list[Token]:
+    def _table(self, source: Encoding, encoding: tokenizers.Encoding | None, prompt: int) -> list[Token]:
         if encoding is not None:
-            return _table(encoding, source.words)
+            return _table(encoding, source.words, prompt)
         assert source.special is not None, "token ids are always detailed"
         columns = (source.ids.tolist(), source.special.tolist())
         return [
@@ -165,7 +165,7 @@ def _sequence(text: Text, is_split: bool) -> str | tuple[str, str] | list[str] |
         case TextPair(first, second) if not is_split:
             return first, second
         case str(value) if not is_split:
-            return value
+            return text.prompt + value
     return None
 
 
@@ -201,10 +201,11 @@ def _cut(source: Encoding, table: list[Token] | None, places: IntArray | None) -
     return Tokenized(source.take(places), truncated=True, table=table and [table[place] for place in places])
 
 
-def _table(encoding: tokenizers.Encoding, words: Int32Array | None) -> list[Token]:
+def _table(encoding: tokenizers.Encoding, words: Int32Array | None, prompt: int) -> list[Token]:
+    """List the tokens; their places count from the text, those of a prompt of some characters are 0 to 0."""
     assert words is not None, "a table is made of a detailed encoding"
     columns = (encoding.ids, encoding.tokens, encoding.offsets, words.tolist(), encoding.special_tokens_mask)
     return [
-        Token(id_, token, start, end, None if word < 0 else word, bool(special))
+        Token(id_, token, max(start - prompt, 0), max(end - prompt, 0), None if word < 0 else word, bool(special))
         for id_, token, (start, end), word, special in zip(*columns, strict=True)
     ]

@@ -1,5 +1,6 @@
 """The nouns that tokenizer, scheduler, encoder and embedder hand to each other."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -101,10 +102,11 @@ class SplitText:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One input and the name that an error about it should use, as in `input[3]`."""
+    """One input, the name that an error about it should use, as in `input[3]`, and what the model wants before it."""
 
     name: str
     value: str | TextPair | SplitText | TokenIds
+    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,6 +143,13 @@ class Unit:
     def __len__(self) -> int:
         """Count the tokens."""
         return len(self.encoding.ids)
+
+    @property
+    def key(self) -> Hashable:
+        """Tell whether another unit has the same result."""
+        encoding = self.encoding
+        arrays = (encoding.ids, encoding.type_ids, encoding.special, encoding.words)
+        return (self.features, *(None if array is None else array.tobytes() for array in arrays))
 
 
 Vectors = list[Float32Array]

@@ -19,6 +19,15 @@ class Windows:
     spans: list[tuple[int, int]]
 
 
+def tokens_read(whole: Encoding, truncation: Truncation, max_tokens: int) -> int:
+    """Count the tokens of all windows, special ones too, without making them."""
+    count = len(whole) - 2
+    room = (truncation.window or max_tokens) - 2
+    stride = truncation.stride or room
+    further = -(-max(count - room, 0) // stride)  # windows beside the last one, which alone may be shorter
+    return further * (room + 2) + count - further * stride + 2
+
+
 def split(whole: Encoding, truncation: Truncation, max_tokens: int) -> Windows:
     """Cut a framed encoding into framed windows; a text that fits into one stays as it is."""
     count = len(whole) - 2

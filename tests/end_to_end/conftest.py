@@ -91,7 +91,7 @@ Launch = Callable[..., Service]
 def environment(**variables: str) -> dict[str, str]:
     """Give this process' environment without its settings of Berth."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BERTH_")}
-    return kept | {"HF_HUB_OFFLINE": "1"} | variables
+    return kept | {"HF_HUB_OFFLINE": "1", "BERTH_MAX_BATCH_TOKENS": "256"} | variables
 
 
 def _listening(service: Service) -> bool:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterable
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +44,15 @@ def encoder(artifact: Artifact) -> CpuEncoder:
 
 @pytest.fixture(scope="session")
 def make_units() -> MakeUnits:
-    """Give a function that makes a unit of each length, its first id the unit's number; no feature is asked of it."""
+    """Give a function that makes a unit of each length, like no other, without features; its first id is its number."""
+    made = count()
 
     def make(lengths: Iterable[int]) -> list[Unit]:
         units = []
         for number, length in enumerate(lengths):
             ids = np.zeros(length, dtype=np.int32)
             ids[0] = number
-            units.append(Unit(Encoding(ids, np.zeros_like(ids)), ()))
+            units.append(Unit(Encoding(ids, np.full_like(ids, next(made))), ()))
         return units
 
     return make

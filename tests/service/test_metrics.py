@@ -3,7 +3,8 @@
 from prometheus_client import generate_latest
 
 from service.inference.artifact import Artifact
-from service.inference.embedder import Timings
+from service.inference.embedder import Embedded, Timings
+from service.inference.reading import Item
 from service.inference.runner import BatchReport
 from service.metrics import Metrics
 
@@ -28,9 +29,11 @@ def test_request_is_counted_by_route_and_status() -> None:
 
 def test_texts_are_counted_with_their_stages() -> None:
     metrics = Metrics()
-    metrics.count_texts(3, 40, 1, Timings(0.5, 0.25, 2.0))
+    items = [Item([], tokens, truncated, None) for tokens, truncated in ((3, False), (30, True), (7, False))]
+    metrics.count_texts(Embedded([*items], tokens=40, cached=2, timings=Timings(0.5, 0.25, 2.0)))
     assert samples(metrics, "berth_texts_total") == 3
     assert samples(metrics, "berth_tokens_total") == 40
+    assert samples(metrics, "berth_cached_units_total") == 2
     assert samples(metrics, "berth_truncated_texts_total") == 1
     stages = [samples(metrics, "berth_stage_seconds_sum", stage=stage) for stage in ("tokenize", "queue", "encode")]
     assert stages == [0.5, 0.25, 2.0]

@@ -4,13 +4,11 @@ What it fixed at its start are settings here: the pooling and the layers (`REDUC
 normalisation. Its `mask_cls_sep` is not offered.
 """
 
-from typing import Annotated, Any
-
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from service import __version__
-from service.api.fields import Flag
+from service.api.fields import BertAsServiceTexts, Flag
 from service.api.replies import json_reply, large_json_reply
 from service.api.requests import EncoderRoute
 from service.api.state import CurrentState
@@ -29,8 +27,8 @@ class EncodeRequest(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"id": 1, "texts": ["a ship in harbour"]}]})
 
-    id: Any = None
-    texts: Annotated[list[str] | list[Annotated[list[str], Field(min_length=1)]], Field(min_length=1)]
+    id: str | int | None = None
+    texts: BertAsServiceTexts
     is_tokenized: Flag = False
 
 

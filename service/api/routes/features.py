@@ -39,7 +39,7 @@ async def features(body: FeaturesRequest, request: Request, state: CurrentState)
         limited="features",
         report=body.on_error == "report" and media == "json",
     )
-    embedded = await state.embed(request, body.inputs, wish)
+    embedded = await state.embed(request, state.prompted(body.inputs, body.prompt_name), wish)
     if media != "json":
         return await binary_reply(np.stack([item.vectors[0] for item in embedded.answered]), media)
     data = [{"index": index, **_content(item, body.encoding_format)} for index, item in enumerate(embedded.items)]

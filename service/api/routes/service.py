@@ -36,7 +36,7 @@ async def info(state: CurrentState) -> Response:
             "model_type": {"embedding": {"pooling": manifest.pooling}},
             "max_concurrent_requests": None,
             "max_input_length": manifest.max_tokens,
-            "max_batch_tokens": settings.max_batch_tokens,
+            "max_batch_tokens": state.engine.runner.max_batch_tokens if state.engine else settings.max_batch_tokens,
             "max_batch_requests": None,
             "max_client_batch_size": settings.max_texts,
             "auto_truncate": True,
@@ -63,12 +63,15 @@ async def info(state: CurrentState) -> Response:
     )
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", summary="Whether the process answers")
 async def live() -> Response:
     """Answer 200 as long as the event loop runs."""
     return json_reply({"status": "live"})
 
 
+@router.head("/health", include_in_schema=False)
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health", summary="Whether to send requests here", include_in_schema=False)
 @router.get("/health/ready", summary="Whether to send requests here")
 async def ready(state: CurrentState) -> Response:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from service.api.fields import WindowCut
 from service.api.replies import json_reply
 from service.api.requests import EncoderRoute
 from service.api.schemas import SimilarityRequest
@@ -37,8 +38,14 @@ async def similarity(body: SimilarityRequest, request: Request, state: CurrentSt
     state.check_model(body.model)
     _check(body)
     feature = _feature(body, state)
-    wish = Wish((feature,), truncation_of(body.truncate, state.manifest), table=body.granularity == "token")
-    embedded = await state.embed(request, [*body.source.texts, *body.target.texts], wish)
+    wish = Wish(
+        (feature,),
+        truncation_of(body.truncate, state.manifest),
+        table=body.granularity == "token",
+        limited="source",
+    )
+    texts = state.prompted([*body.source.texts, *body.target.texts], body.prompt_name)
+    embedded = await state.embed(request, texts, wish)
     metric = body.metric or state.manifest.similarity
     large = _products(body, embedded.answered) > INLINE_PRODUCTS
     compare = _compare_tokens if body.granularity == "token" else _compare_texts
@@ -69,6 +76,8 @@ def _check(body: SimilarityRequest) -> None:
             raise InvalidInputError("granularity", "`token` compares two strings, not lists")
         if body.pairwise or body.top_k is not None:
             raise InvalidInputError("granularity", "`token` goes with neither pairwise nor top_k")
+        if isinstance(body.truncate, WindowCut):
+            raise InvalidInputError("truncate", "windows do not go with granularity `token`")
     if body.pairwise and sources != targets:
         raise InvalidInputError("pairwise", f"needs as many targets as sources, not {targets} and {sources}")
     if body.pairwise and body.top_k is not None:

@@ -96,7 +96,7 @@ class Sentences(BaseModel):
     """A sentence and those to compare it with."""
 
     source_sentence: str
-    sentences: Annotated[list[str], Field(min_length=1)]
+    sentences: Annotated[list[str], Field(min_length=1, fail_fast=True)]
 
 
 class SentenceSimilarityRequest(BaseModel):
@@ -185,18 +185,15 @@ async def root(body: RootRequest, request: Request, state: CurrentState) -> Resp
 
 
 @tokens.post("/tokenize", summary="A text's tokens")
-async def tokenize(body: TokenizeRequest, state: CurrentState) -> Response:
+async def tokenize(body: TokenizeRequest, request: Request, state: CurrentState) -> Response:
     """Tokenize texts; `start` and `stop` count code points and are null for special tokens."""
-    engine = state.loaded()
     texts = state.prompted(body.inputs.texts, body.prompt_name)
-    engine.embedder.check(texts)
-
-    def content() -> Response:
-        tables = [engine.tokenizer.tokens(text, add_special_tokens=body.add_special_tokens) for text in texts]
-        pairs = zip(texts, tables, strict=True)
-        return json_reply([[_simple(token, str(text.value)) for token in table] for text, table in pairs])
-
-    return await asyncio.to_thread(content)
+    tables = await state.loaded().embedder.tables(
+        texts, add_special_tokens=body.add_special_tokens, deadline=request.state.deadline
+    )
+    pairs = zip(texts, tables, strict=True)
+    content = [[_simple(token, str(text.value)) for token in table] for text, table in pairs]
+    return await large_json_reply(content, sum(map(len, tables)))
 
 
 @tokens.post("/decode", summary="The text that token ids stand for")

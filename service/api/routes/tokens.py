@@ -2,9 +2,9 @@
 
 import asyncio
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from service.api.replies import json_reply
+from service.api.replies import json_reply, large_json_reply
 from service.api.requests import JsonRoute
 from service.api.schemas import DetokenizeRequest, TokenizeRequest
 from service.api.state import CurrentState
@@ -13,18 +13,13 @@ router = APIRouter(route_class=JsonRoute, tags=["tokens"])
 
 
 @router.post("/v1/tokenize", summary="A text's tokens with their places in it")
-async def tokenize(body: TokenizeRequest, state: CurrentState) -> Response:
+async def tokenize(body: TokenizeRequest, request: Request, state: CurrentState) -> Response:
     """Tokenize texts, uncut. `start` and `end` count code points; `word` is null for special tokens."""
-    engine = state.loaded()
-    engine.embedder.check(body.inputs.texts)
-
-    def content() -> Response:
-        tables = [
-            engine.tokenizer.tokens(text, add_special_tokens=body.add_special_tokens) for text in body.inputs.texts
-        ]
-        return json_reply({"data": [{"index": index, "tokens": table} for index, table in enumerate(tables)]})
-
-    return await asyncio.to_thread(content)
+    tables = await state.loaded().embedder.tables(
+        body.inputs.texts, add_special_tokens=body.add_special_tokens, deadline=request.state.deadline
+    )
+    content = {"data": [{"index": index, "tokens": table} for index, table in enumerate(tables)]}
+    return await large_json_reply(content, sum(map(len, tables)))
 
 
 @router.post("/v1/detokenize", summary="The text that token ids stand for")

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.api.state import Engine, State
 from service.inference.artifact import Artifact
+from service.inference.cache import VectorCache
 from service.inference.embedder import Embedder, Limits
 from service.inference.encoder import CpuEncoder
 from service.inference.runner import Encode, Runner
@@ -84,14 +85,15 @@ def build_api(api_loop: asyncio.Runner, artifact: Artifact, tokenizer: Tokenizer
         settings = state.settings
         runner = Runner(
             encode,
-            Scheduler(settings.max_batch_tokens),
+            Scheduler(settings.max_batch_tokens or 256),
             threads=1,
             max_queue_tokens=settings.max_queue_tokens,
+            cache=VectorCache(0),
             on_batch=state.metrics.count_batch,
         )
         runner.start()
         limits = Limits(settings.max_texts, settings.max_text_chars, settings.max_reply_numbers)
-        state.engine = Engine(tokenizer, runner, Embedder(tokenizer, runner, state.manifest, limits))
+        state.engine = Engine(tokenizer, encode, runner, Embedder(tokenizer, runner, state.manifest, limits))
 
     return build
 

@@ -11,6 +11,7 @@ import pytest
 
 from service.errors import DeadlineError, EncoderError, InvalidInputError, TooLargeError
 from service.inference.artifact import Artifact
+from service.inference.cache import VectorCache
 from service.inference.embedder import Embedded, Embedder, Limits
 from service.inference.encoder import CpuEncoder
 from service.inference.reading import Item, Wish
@@ -43,6 +44,7 @@ def play(
             Scheduler(256),
             threads=threads,
             max_queue_tokens=max_queue_tokens,
+            cache=VectorCache(0),
             on_batch=lambda _: None,
         )
         runner.start()

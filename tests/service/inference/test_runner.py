@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from service.errors import BerthError, EncoderError, OverloadedError, TooLargeError
+from service.inference.cache import VectorCache
 from service.inference.runner import BatchReport, Encode, Encoded, Runner
 from service.inference.scheduler import Scheduler
 from service.inference.types import Unit, Vectors
@@ -55,6 +56,7 @@ def play(
     threads: int = 1,
     max_batch_tokens: int = 256,
     max_queue_tokens: int = 10_000,
+    cache_size: int = 0,
     on_batch: Callable[[BatchReport], None] = lambda _: None,
 ) -> None:
     """Run a scenario with a runner that is started before and stopped after."""
@@ -65,6 +67,7 @@ def play(
             Scheduler(max_batch_tokens),
             threads=threads,
             max_queue_tokens=max_queue_tokens,
+            cache=VectorCache(cache_size),
             on_batch=on_batch,
         )
         runner.start()
@@ -379,7 +382,9 @@ def test_threads_end_when_the_loop_they_answer_to_is_gone(make_units: MakeUnits,
     gate = Gate()
 
     async def main() -> None:
-        runner = Runner(gate, Scheduler(256), threads=1, max_queue_tokens=1000, on_batch=lambda _: None)
+        runner = Runner(
+            gate, Scheduler(256), threads=1, max_queue_tokens=1000, cache=VectorCache(0), on_batch=lambda _: None
+        )
         runner.start()
         request = asyncio.ensure_future(runner.run(make_units([5])))
         await entered(gate)
@@ -412,3 +417,57 @@ def test_a_storm_of_callers_who_stay_fail_and_leave_forgets_nobody(make_units: M
         assert (runner.queued_units, runner.queued_tokens) == (0, 0)
 
     play(scenario, failing_on(bad, RuntimeError("bad")), threads=3, max_queue_tokens=1_000_000)
+
+
+def test_what_several_ask_for_is_encoded_once(make_units: MakeUnits) -> None:
+    gate = Gate()
+    reports: list[BatchReport] = []
+    units = make_units([5, 6])
+
+    async def scenario(runner: Runner) -> None:
+        first = asyncio.ensure_future(runner.run(make_units([200])))
+        await entered(gate)
+        alike = [asyncio.ensure_future(runner.run(units)) for _ in range(10)]
+        await until(lambda: runner.queued_units == 20)
+        gate.open.set()
+        await first
+        assert [numbers(answer) for answer in await asyncio.gather(*alike)] == [[0, 1]] * 10
+
+    play(scenario, gate, on_batch=reports.append)
+    assert [report.units for report in reports] == [1, 2]
+
+
+def test_cached_units_are_not_encoded_again(make_units: MakeUnits) -> None:
+    reports: list[BatchReport] = []
+    units = make_units([5, 6, 7])
+
+    async def scenario(runner: Runner) -> None:
+        assert (await runner.run(units[:2])).cached == 0
+        mixed = await runner.run(units[1:])
+        assert (numbers(mixed), mixed.cached) == ([1, 2], 1)
+        whole = await runner.run(units)
+        assert (numbers(whole), whole.cached) == ([0, 1, 2], 3)
+
+    play(scenario, echo, cache_size=3, on_batch=reports.append)
+    assert sum(report.units for report in reports) == 3
+
+
+def test_what_cannot_be_served_in_time_is_turned_away_at_once(make_units: MakeUnits) -> None:
+    gate = Gate()
+
+    async def scenario(runner: Runner) -> None:
+        gate.open.set()
+        await runner.run(make_units([100]))  # now a rate is known
+        gate.open.clear()
+        gate.entered.clear()
+        running = asyncio.ensure_future(runner.run(make_units([100])))
+        await entered(gate)
+        bulk = asyncio.ensure_future(runner.run(make_units([250] * 30)))
+        await until(lambda: runner.queued_tokens == 7500)
+        with pytest.raises(OverloadedError, match="too long for the request's deadline"):
+            await runner.run(make_units([250]), seconds=1e-9)
+        short = asyncio.ensure_future(runner.run(make_units([2]), seconds=60))
+        gate.open.set()
+        await asyncio.gather(running, bulk, short)
+
+    play(scenario, gate)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import count
 
 import numpy as np
 import pytest
@@ -10,13 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from service.inference.scheduler import MAX_PADDING, Flow, Scheduler, Ticket
-from service.inference.types import Encoding, Unit
+from service.inference.types import Encoding, Feature, Pooling, Unit
 
 BUDGET = 256
 
 
-def unit(length: int) -> Unit:
-    ids = np.zeros(length, dtype=np.int32)
+NUMBERS = count()
+
+
+def unit(length: int, number: int | None = None) -> Unit:
+    """Make a unit that is like no other, but for those of the same number."""
+    ids = np.full(length, next(NUMBERS) if number is None else -number - 1, dtype=np.int32)
     return Unit(Encoding(ids, ids), ())
 
 
@@ -257,3 +262,53 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 SchedulerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None, database=None)
 TestScheduler = SchedulerMachine.TestCase
+
+
+def test_units_that_are_alike_are_taken_once() -> None:
+    scheduler = Scheduler(BUDGET)
+    flows = [Flow() for _ in range(3)]
+    for flow in flows:
+        flow.tickets.extend(Ticket(flow, index, unit(10, number)) for index, number in enumerate([1, 2, 1]))
+        scheduler.add(flow)
+    batch = scheduler.take_batch()
+    assert sorted(len(ticket.twins) for ticket in batch) == [2, 5]
+    assert {ticket.flow for ticket in batch[0].twins} <= set(flows)
+    assert (scheduler.units, scheduler.tokens, [flow.waiting for flow in flows]) == (0, 0, [0, 0, 0])
+
+
+def test_twins_cost_the_batch_nothing() -> None:
+    scheduler = Scheduler(20)
+    flow = Flow()
+    flow.tickets.extend(Ticket(flow, index, unit(10, number)) for index, number in enumerate([1] * 50 + [2, 3]))
+    scheduler.add(flow)
+    first = scheduler.take_batch()
+    assert [len(ticket.twins) for ticket in first] == [49, 0]
+    assert [ticket.index for ticket in scheduler.take_batch()] == [51]
+
+
+def test_other_features_make_no_twin() -> None:
+    encoding = unit(10).encoding
+    mean, cls = (Feature(pooling, (6,)) for pooling in (Pooling.MEAN, Pooling.CLS))
+    scheduler = Scheduler(BUDGET)
+    flow = Flow()
+    flow.tickets.extend([Ticket(flow, 0, Unit(encoding, (mean,))), Ticket(flow, 1, Unit(encoding, (cls,)))])
+    scheduler.add(flow)
+    assert [ticket.twins for ticket in scheduler.take_batch()] == [[], []]
+
+
+def test_a_twin_whose_request_left_is_not_taken() -> None:
+    scheduler = Scheduler(BUDGET)
+    stays, leaves = Flow(), Flow()
+    for flow in (leaves, stays):
+        flow.tickets.append(Ticket(flow, 0, unit(10, 1)))
+        scheduler.add(flow)
+    scheduler.remove(leaves)
+    [ticket] = scheduler.take_batch()
+    assert (ticket.flow, ticket.twins) == (stays, [])
+
+
+def test_newcomer_waits_for_as_many_tokens_of_every_flow() -> None:
+    scheduler = Scheduler(BUDGET)
+    queue(scheduler, [10] * 100)
+    queue(scheduler, [10] * 3)
+    assert [scheduler.tokens_before(tokens) for tokens in (10, 100, 5000)] == [20, 130, 1030]

@@ -1,0 +1,106 @@
+"""Calibration: finds how many tokens a batch should hold for this machine to encode this model fastest.
+
+More tokens spread the reading of the weights over more work, until a batch's numbers fall out of the processor's
+caches. Where that is depends on both, so it is measured, once, and kept in the cache folder.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from service.inference.artifact import GRAPH, WEIGHTS, Manifest
+from service.inference.runner import Encode
+from service.inference.types import Encoding, Feature, Pooling, Unit
+
+BUDGETS = (64, 128, 192, 256, 384, 512, 768, 1024)
+TEXT_TOKENS = 32
+"""Length of the texts that are tried."""
+NEARLY = 0.97
+"""Of budgets that are nearly as fast as the fastest, the smallest is best: its batches keep others waiting least."""
+
+logger = logging.getLogger("berth")
+
+
+def token_rates(encode: Encode, manifest: Manifest, seconds: float) -> dict[int, float]:
+    """Measure the tokens a second of CPU time at each budget, as many budgets as the seconds suffice for.
+
+    The median of rounds over all budgets; CPU time of this thread, on which ONNX Runtime then runs too, so that other
+    load on the machine matters little.
+    """
+    end = time.monotonic() + seconds
+    unit = _unit(manifest)
+    times: dict[int, list[float]] = {}
+    while True:
+        for budget in BUDGETS:
+            start = time.thread_time()
+            encode([unit] * (budget // len(unit)))
+            times.setdefault(budget, []).append(time.thread_time() - start)
+            if time.monotonic() > end:
+                return {budget: budget / float(np.median(taken)) for budget, taken in times.items()}
+
+
+def best_budget(rates: Mapping[int, float]) -> int:
+    """Choose the smallest budget that is nearly as fast as the fastest."""
+    fastest = max(rates.values())
+    return min(budget for budget, rate in rates.items() if rate >= NEARLY * fastest)
+
+
+class CalibrationFile:
+    """Budgets that were found, by machine and graph."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._path = folder / "calibration.json"
+        parts = (
+            _processor(),
+            os.cpu_count(),
+            onnxruntime.__version__,
+            manifest.files[GRAPH],
+            manifest.files[WEIGHTS],
+        )
+        self._key = hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def read(self) -> int | None:
+        """Give the budget that was found before, if any."""
+        budget = self._content().get(self._key)
+        return budget if isinstance(budget, int) and budget > 0 else None
+
+    def write(self, budget: int) -> None:
+        """Keep a budget; a folder that cannot be written is no reason to fail."""
+        draft = self._path.with_suffix(f".{os.getpid()}")
+        try:
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(self._content() | {self._key: budget}), encoding="utf-8")
+            draft.replace(self._path)
+        except OSError as error:
+            logger.warning("the calibration cannot be kept: %s", error)
+
+    def _content(self) -> dict[str, object]:
+        try:
+            content = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+def _unit(manifest: Manifest) -> Unit:
+    length = min(TEXT_TOKENS, manifest.max_tokens)
+    ids = (np.arange(length, dtype=np.int32) * 7 + 1) % manifest.vocab_size
+    feature = Feature(Pooling.MEAN, (manifest.layers,))
+    return Unit(Encoding(ids.astype(np.int32), np.zeros(length, dtype=np.int32)), (feature,))
+
+
+def _processor() -> str:
+    """Name the processor's model; Linux alone tells it apart from others of its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return "|".join(sorted({line for line in lines if line.startswith(("model name", "model\t", "flags"))}))
