@@ -6,8 +6,10 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 import onnx
+from numpy.typing import DTypeLike
 from onnx import TensorProto, helper, numpy_helper
 
+from model_export.quantize import Int8Array
 from service.inference.artifact import WEIGHTS
 from service.inference.types import Float32Array
 
@@ -57,19 +59,22 @@ class GraphBuilder:
 
     def integers(self, name: str, values: list[int]) -> str:
         """Add a small constant, as shapes and axes are given to operators."""
-        self._initializers.append(numpy_helper.from_array(np.array(values, dtype=np.int64), name))
+        return self.constant(name, values, np.int64)
+
+    def constant(self, name: str, value: float | list[int], dtype: DTypeLike) -> str:
+        """Add a small constant of some type."""
+        self._initializers.append(numpy_helper.from_array(np.array(value, dtype=dtype), name))
         return name
 
-    def weight(self, name: str, array: Float32Array) -> str:
-        """Write a tensor to the weights' file and refer to it."""
+    def weight(self, name: str, array: Float32Array | Int8Array) -> str:
+        """Write a tensor of float32 or int8 to the weights' file and refer to it."""
         self._weights.seek(-self._weights.tell() % PAGE, 1)
-        tensor = TensorProto(
-            name=name, data_type=TensorProto.FLOAT, dims=array.shape, data_location=TensorProto.EXTERNAL
-        )
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensor = TensorProto(name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL)
         place = {"location": WEIGHTS, "offset": self._weights.tell(), "length": array.nbytes}
         for key, value in place.items():
             tensor.external_data.add(key=key, value=str(value))
-        self._weights.write(np.ascontiguousarray(array, dtype="<f4").data.cast("B"))
+        self._weights.write(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data.cast("B"))
         self._initializers.append(tensor)
         return name
 

@@ -1,7 +1,7 @@
 """An export from beginning to end: find, read, build, verify, describe, and put in place."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -18,7 +18,7 @@ from model_export.samples import probe_encodings, random_encodings
 from model_export.sentence_transformers import Usage, read_usage
 from model_export.tensors import open_tensors
 from model_export.tokenizer import read_tokenizer
-from model_export.verify import PROBE_TOLERANCES, verify
+from model_export.verify import LIMITS, PROBE_LAYERS, PROBE_TOLERANCES, verify, verify_rounded
 from model_export.weights import Weights, match_weights
 from service import __version__
 from service.inference import artifact
@@ -54,12 +54,14 @@ class _Model:
 def export(checkpoint: str, out: Path, target: Target = "cpu", precision: Precision = "fp32") -> Summary:
     """Export a checkpoint (a folder or a model id) to the folder `out`; `ExportError` says in one line why it can't."""
     start = time.monotonic()
-    if (target, precision) != ("cpu", "fp32"):
-        raise ExportError(f"target {target} with precision {precision} is not built yet; cpu with fp32 is")
+    if target != "cpu" or precision not in LIMITS:
+        raise ExportError(
+            f"target {target} with precision {precision} is not built yet; cpu with {' or '.join(LIMITS)} is"
+        )
     model = _read(find_checkpoint(checkpoint))
     with whole_folder(out) as folder:
         model.tokenizer.save(str(folder / artifact.TOKENIZER), pretty=False)
-        write_graph(model.network, model.weights, folder)
+        write_graph(model.network, model.weights, folder, precision)
         verification = _verify(model, folder, precision)
         manifest = _manifest(model, folder, verification, target, precision)
         (folder / artifact.MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -91,14 +93,24 @@ def _read(source: Checkpoint) -> _Model:
 
 
 def _verify(model: _Model, folder: Path, precision: Precision) -> dict[str, float]:
-    """Hold the graph against the reference, and write the reference's vectors down as probes."""
+    """Hold the graph against the reference, and write the reference's vectors down as probes.
+
+    What is rounded differs from the float64 pass by more than many a mistake does. So its first layer, in which every
+    kind of product has its part, is held against a reference that rounds alike, and the probes are of that layer.
+    """
     real = probe_encodings(model.tokenizer, model.max_tokens)
     random = random_encodings(model.network, model.max_tokens)
     states = forward(model.network, model.weights, [*real, *random])
     of_real, of_random = states[: len(real)], states[len(real) :]
+    figures = verify(folder, [(real, of_real), (random, of_random)], model.network.heads, precision)
+    if precision == "int8":
+        first = replace(model.network, layers=1)
+        states = forward(first, model.weights, [*real, *random], precision)
+        of_real, of_random = states[: len(real)], states[len(real) :]
+        figures |= verify_rounded(folder, [(real, of_real), (random, of_random)], model.network.heads)
     means = [text.hidden[-1].mean(axis=0).astype("float32") for text in of_real]
     artifact.write_probes(folder, [Probe(*pair) for pair in zip(real, means, strict=True)])
-    return verify(folder, [(real, of_real), (random, of_random)], model.network.heads, precision)
+    return figures
 
 
 def _manifest(
@@ -125,5 +137,6 @@ def _manifest(
         precision=precision,
         verification=verification,
         probe_tolerance=PROBE_TOLERANCES[precision],
+        probe_layer=PROBE_LAYERS[precision],
         files={name: artifact.sha256(folder / name) for name in written},
     )

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model_export import quantize
 from model_export.network import Activation, Network
 from model_export.progress import layers_of
 from model_export.weights import Weights
+from service.inference.artifact import Precision
 from service.inference.types import Encoding
 
 Float64Array = NDArray[np.float64]
@@ -23,11 +25,16 @@ class States:
     pooler: Float64Array | None
 
 
-def forward(network: Network, weights: Weights, encodings: Sequence[Encoding]) -> list[States]:
-    """Run texts through the network layer by layer, so that one layer's weights are in memory at a time."""
+def forward(
+    network: Network, weights: Weights, encodings: Sequence[Encoding], precision: Precision = "fp32"
+) -> list[States]:
+    """Run texts through the network layer by layer, so that one layer's weights are in memory at a time.
+
+    With int8 the products of the layers are those of rounded rows and rounded weights; all else is float64 still.
+    """
     states = [[rows] for rows in _embeddings(network, weights, encodings)]
     for layer in layers_of(network.layers, "verifying"):
-        block = _Block(network, weights, f"layer.{layer}")
+        block = _Block(network, weights, f"layer.{layer}", _int8_linear if precision == "int8" else _linear)
         for hidden in states:
             hidden.append(block(hidden[-1]))
     if not weights.has_pooler:
@@ -50,16 +57,17 @@ def _embeddings(network: Network, weights: Weights, encodings: Sequence[Encoding
 
 
 Rows = Callable[[Float64Array], Float64Array]
+Linear = Callable[[Weights, str], Rows]
 
 
 class _Block:
     """One layer, its weights in float64."""
 
-    def __init__(self, network: Network, weights: Weights, name: str) -> None:
+    def __init__(self, network: Network, weights: Weights, name: str, linear: Linear) -> None:
         self.heads = network.heads
         self.activation = ACTIVATIONS[network.activation]
         self.query, self.key, self.value, self.attention_output, self.inner, self.outer = (
-            _linear(weights, f"{name}.{part}")
+            linear(weights, f"{name}.{part}")
             for part in ("query", "key", "value", "attention_output", "inner", "outer")
         )
         self.attention_norm = _norm(network, weights, f"{name}.attention_norm")
@@ -86,6 +94,23 @@ class _Block:
 def _linear(weights: Weights, name: str) -> Rows:
     matrix, bias = weights[f"{name}.weight"].astype(np.float64), weights[f"{name}.bias"].astype(np.float64)
     return lambda x: x @ matrix.T + bias
+
+
+def _int8_linear(weights: Weights, name: str) -> Rows:
+    matrix, bias = weights[f"{name}.weight"].astype(np.float64), weights[f"{name}.bias"].astype(np.float64)
+    columns = np.abs(matrix).max(axis=1) / 127
+    columns[columns == 0] = 1
+    codes = np.rint(matrix / columns[:, None])
+    coding = quantize.RECTIFIED if name.endswith(".outer") else quantize.SYMMETRIC
+
+    def linear(x: Float64Array) -> Float64Array:
+        largest = x.max(axis=1) if coding.smallest_step else np.abs(x).max(axis=1)
+        steps = np.maximum(largest / coding.largest, coding.smallest_step or np.finfo(np.float32).tiny)[:, None]
+        rounded = np.clip(np.rint(x / steps), -coding.zero, coding.largest)
+        rows: Float64Array = (rounded @ codes.T) * steps * columns + bias
+        return rows
+
+    return linear
 
 
 def _norm(network: Network, weights: Weights, name: str) -> Rows:

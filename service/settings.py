@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     )
     served_model_name: str | None = Field(None, min_length=1, description="name of the model in the API")
     device: Literal["auto", "cpu"] = Field("auto", description="where the encoder runs")
-    precision: Literal["fp32"] = Field("fp32", description="precision of the exported weights")
+    precision: Literal["fp32", "int8"] = Field("fp32", description="precision of weights and matrix products")
     cache_dir: Path = Field(Path("~/.cache/berth"), description="folder of the exported artifacts")
     threads: int | None = Field(None, ge=1, description="encoder threads; by default the cores this process may use")
     max_batch_tokens: int | None = Field(

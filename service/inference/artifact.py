@@ -17,9 +17,9 @@ GRAPH = "model.onnx"
 WEIGHTS = "weights.bin"
 PROBES = "probes.npz"
 
-SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion"]
+SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusion"]
 """Optimizers to disable where the graph runs: on the CPU, ONNX Runtime's fused residual + LayerNorm is several times
-slower than the two operators it replaces."""
+slower than the two operators it replaces, and its fused bias + GELU a tenth."""
 
 Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -63,13 +63,15 @@ class Manifest(BaseModel):
     """How far the graph was from the float64 forward pass, as measured by the export."""
     probe_tolerance: float
     """The largest difference from a probe's vector, as a share of that vector's length, that a device may show."""
+    probe_layer: int | None = None
+    """The layer whose states the probes are; None is the last."""
     files: dict[str, str]
     """sha256 of each of the artifact's other files, by name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """A text and the mean of its last hidden state by the float64 forward pass, [hidden]."""
+    """A text and the mean of one layer's state by the float64 forward pass, [hidden]."""
 
     encoding: Encoding
     vector: Float32Array

@@ -11,7 +11,8 @@ from service.inference.types import Feature, Pooling, Unit
 def check_probes(artifact: Artifact, encode: Encode) -> None:
     """Raise `ArtifactError` where this device does not give the vectors that the export computed in float64."""
     manifest = artifact.manifest
-    feature = Feature(Pooling.MEAN, (manifest.layers,))
+    layer = manifest.layers if manifest.probe_layer is None else manifest.probe_layer
+    feature = Feature(Pooling.MEAN, (layer,))
     probes = artifact.probes()
     try:
         results = encode([Unit(probe.encoding, (feature,)) for probe in probes])

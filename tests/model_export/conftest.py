@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import BertModel
 
+from model_export.checkpoint import DEFAULT_ID
 from model_export.errors import ExportError
 from model_export.export import export
-from service.inference.artifact import GRAPH
+from service.inference.artifact import GRAPH, SLOW_FUSIONS, Precision
 from service.inference.packing import pack
 from service.inference.types import Encoding, Float32Array
 
@@ -20,7 +21,7 @@ Outputs = dict[str, Float32Array]
 RunGraph = Callable[[Path, Sequence[Encoding]], Outputs]
 RunTorch = Callable[[Path, Sequence[Encoding]], Outputs]
 Draw = Callable[..., list[Encoding]]
-Refused = Callable[[Path | str, str], None]
+Refused = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ def run_graph() -> RunGraph:
             sessions[artifact] = onnxruntime.InferenceSession(
                 artifact / GRAPH,
                 providers=["CPUExecutionProvider"],
-                disabled_optimizers=["SkipLayerNormFusion", "BiasSkipLayerNormFusion"],
+                disabled_optimizers=SLOW_FUSIONS,
             )
         session = sessions[artifact]
         names = [output.name for output in session.get_outputs()]
@@ -83,10 +84,10 @@ def draw() -> Draw:
 def refused(tmp_path: Path) -> Refused:
     """Give a function that exports, expects one line with a text in it, and nothing left behind."""
 
-    def check(checkpoint: Path | str, message: str) -> None:
+    def check(checkpoint: Path | str, message: str, precision: Precision = "fp32") -> None:
         parent = tmp_path / "artifacts"
         with pytest.raises(ExportError) as caught:
-            export(str(checkpoint), parent / "refused")
+            export(str(checkpoint), parent / "refused", precision=precision)
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
         assert not parent.exists() or not list(parent.iterdir())
@@ -98,3 +99,15 @@ def refused(tmp_path: Path) -> Refused:
 def tiny_copy(tmp_path: Path, tiny_checkpoint: Path) -> Path:
     """Give a copy of the tiny checkpoint for a test to damage."""
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def tiny_int8(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """Give the tiny checkpoint, exported in int8."""
+    return export(str(tiny_checkpoint), tmp_path_factory.mktemp("artifact") / "tiny-int8", precision="int8").folder
+
+
+@pytest.fixture(scope="session")
+def minilm_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the default model, exported in int8."""
+    return export(DEFAULT_ID, tmp_path_factory.mktemp("artifact") / "minilm-int8", precision="int8").folder

@@ -38,6 +38,15 @@ def test_the_manifest_of_the_default_model(minilm: Path) -> None:
     assert manifest.verification["min_cosine"] > 1 - 1e-9
 
 
+def test_the_manifest_of_the_default_model_in_int8(minilm: Path, minilm_int8: Path) -> None:
+    manifest = read_artifact(minilm_int8).manifest
+    assert (manifest.target, manifest.precision, manifest.probe_layer) == ("cpu", "int8", 1)
+    assert manifest.verification["min_cosine"] > 0.97
+    assert manifest.verification["max_relative_difference"] < 0.4
+    assert manifest.verification["median_rounded_difference"] < 1e-6
+    assert (minilm_int8 / WEIGHTS).stat().st_size < (minilm / WEIGHTS).stat().st_size - 30e6
+
+
 @pytest.mark.parametrize("artifact", ["minilm", "tiny_artifact"])
 def test_the_probes_are_what_the_graph_gives(request: pytest.FixtureRequest, run_graph: Run, artifact: str) -> None:
     folder = request.getfixturevalue(artifact)
@@ -81,7 +90,9 @@ def test_an_export_of_the_same_is_the_same(tiny_checkpoint: Path, tiny_artifact:
     assert again == read_artifact(tiny_artifact).manifest
 
 
-@pytest.mark.parametrize(("target", "precision"), [("cuda", "fp16"), ("cuda", "fp32"), ("cpu", "int8")])
+@pytest.mark.parametrize(
+    ("target", "precision"), [("cuda", "fp16"), ("cuda", "fp32"), ("cuda", "int8"), ("cpu", "fp16")]
+)
 def test_what_is_not_built_yet_is_said(tmp_path: Path, tiny_checkpoint: Path, target: Any, precision: Any) -> None:
     with pytest.raises(ExportError, match=f"target {target} with precision {precision} is not built yet"):
         export(str(tiny_checkpoint), tmp_path / "out", target, precision)

@@ -11,39 +11,46 @@ from model_export import export as export_module
 from model_export.graph import write_graph
 from model_export.network import Activation, Network
 from model_export.weights import Weights
+from service.inference.artifact import Precision
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize(
     "mistake",
     [{"activation": Activation.GELU_TANH}, {"activation": Activation.RELU}, {"epsilon": 1e-4}],
 )
 def test_a_wrong_graph_is_refused(
-    tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch, mistake: dict[str, Any]
+    tiny_checkpoint: Path,
+    refused: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    mistake: dict[str, Any],
+    precision: Precision,
 ) -> None:
-    def write(network: Network, weights: Weights, folder: Path) -> None:
-        write_graph(replace(network, **mistake), weights, folder)
+    def write(network: Network, weights: Weights, folder: Path, precision: Precision) -> None:
+        write_graph(replace(network, **mistake), weights, folder, precision)
 
     monkeypatch.setattr(export_module, "write_graph", write)
-    refused(tiny_checkpoint, " of the graph is off the float64 forward pass by ")
+    refused(tiny_checkpoint, " of the graph is off ", precision)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_swapped_weight_is_refused(
-    tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch, precision: Precision
 ) -> None:
-    def write(network: Network, weights: Weights, folder: Path) -> None:
+    def write(network: Network, weights: Weights, folder: Path, precision: Precision) -> None:
         key, value = "layer.1.key.weight", "layer.1.value.weight"
         names = weights.names | {key: weights.names[value], value: weights.names[key]}
-        write_graph(network, replace(weights, names=names), folder)
+        write_graph(network, replace(weights, names=names), folder, precision)
 
     monkeypatch.setattr(export_module, "write_graph", write)
-    refused(tiny_checkpoint, "hidden_state_2 of the graph is off the float64 forward pass by ")
+    refused(tiny_checkpoint, "hidden_state_2 of the graph is off the float64 forward pass by ", precision)
 
 
 def test_a_graph_that_cannot_be_loaded_is_refused(
     tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(network: Network, weights: Weights, folder: Path) -> None:
-        write_graph(network, weights, folder)
+    def write(network: Network, weights: Weights, folder: Path, precision: Precision) -> None:
+        write_graph(network, weights, folder, precision)
         (folder / "weights.bin").write_bytes(b"")
 
     monkeypatch.setattr(export_module, "write_graph", write)
