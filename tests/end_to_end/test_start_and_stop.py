@@ -45,7 +45,7 @@ def drop_tokenizer(folder: Path) -> None:
 
 
 def raise_version(folder: Path) -> None:
-    amend(folder, format_version=2)
+    amend(folder, format_version=3)
 
 
 def drop_manifest(folder: Path) -> None:
