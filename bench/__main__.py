@@ -1,0 +1,24 @@
+"""`python -m bench`: start Berth, or take a server that runs, load it, check its answers, print a table."""
+
+import sys
+from collections.abc import Sequence
+
+from bench.comparison import Comparison
+from bench.machine import describe
+from bench.model import find_model
+from bench.options import parse
+from bench.rig import Rig
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; gives the exit status, 1 where an answer was wrong."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parse(given)
+    about = describe() | {"command": " ".join(["python -m bench", *given])}
+    print(*(f"{name}: {value}" for name, value in about.items()), sep="\n", end="\n\n", flush=True)
+    rig = Rig(find_model(options.model), options)
+    return 0 if Comparison(rig, options, about).run() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
