@@ -4,9 +4,11 @@ import sys
 from collections.abc import Sequence
 
 from bench.comparison import Comparison
+from bench.fairness import fairness
 from bench.machine import describe
 from bench.model import find_model
 from bench.options import parse
+from bench.overload import overload
 from bench.rig import Rig
 
 
@@ -17,7 +19,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = describe() | {"command": " ".join(["python -m bench", *given])}
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n", end="\n\n", flush=True)
     rig = Rig(find_model(options.model), options)
-    return 0 if Comparison(rig, options, about).run() else 1
+    match options.command:
+        case "overload":
+            sound = overload(rig, options, about)
+        case "fairness":
+            sound = fairness(rig, options, about)
+        case _:
+            sound = Comparison(rig, options, about).run()
+    return 0 if sound else 1
 
 
 if __name__ == "__main__":
