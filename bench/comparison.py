@@ -47,8 +47,9 @@ class Comparison:
         tables = [table(HEAD, [self._row(name, label) for name, label in pairs])]
         ours, *peers = labels
         if peers:
-            rows = [[name, *(self._ratio(name, ours, peer) for peer in peers)] for name in self.options.workloads]
-            tables.append(table([f"texts/s, {ours} ÷", *peers], rows))
+            for title, ratio in (("texts/s", self._ratio), ("texts per CPU second", self._cpu_ratio)):
+                rows = [[name, *(ratio(name, ours, peer) for peer in peers)] for name in self.options.workloads]
+                tables.append(table([f"{title}, {ours} ÷", *peers], rows))
         return "\n\n".join(tables)
 
     def _rounds(self, contenders: list[Contender]) -> None:
@@ -99,7 +100,7 @@ class Comparison:
 
     def _row(self, name: str, label: str) -> list[float | str | None]:
         results = self.results[label, name]
-        cpu = [result.cpu_ms_per_text for result in results if result.cpu_ms_per_text is not None]
+        cpu = self._cpu(name, label)
         peaks = [result.peak_rss_mib for result in results if result.peak_rss_mib is not None]
         rates = [result.texts_per_second for result in results]
         ceilings = [ceiling.cpu_ms_per_text for ceiling in self.ceilings[name]]
@@ -120,6 +121,13 @@ class Comparison:
             return [result.texts_per_second for result in self.results[label, name]]
 
         return ratio_of_medians(rates(ours), rates(peer))
+
+    def _cpu(self, name: str, label: str) -> list[float]:
+        results = self.results[label, name]
+        return [result.cpu_ms_per_text for result in results if result.cpu_ms_per_text is not None]
+
+    def _cpu_ratio(self, name: str, ours: str, peer: str) -> float:
+        return ratio_of_medians(self._cpu(name, peer), self._cpu(name, ours))
 
     def _write(self, line: dict[str, object]) -> None:
         if self.options.out is not None:
