@@ -71,7 +71,7 @@ def measure_ceiling(model: Model, workload: Workload, seconds: float, budget: in
     """Encode for so many seconds of CPU time; without a budget the best one is found first."""
     units = [model.units(texts) for texts in workload.requests]
     if budget is None:
-        tried = [_measure(model, units, workload, SWEEP_SECONDS, each) for each in BUDGETS]
+        tried = [_measure(model, units, workload, min(SWEEP_SECONDS, seconds / 2), each) for each in BUDGETS]
         budget = min(tried, key=lambda one: one.cpu_ms_per_text).budget
     return _measure(model, units, workload, seconds, budget)
 

@@ -1,7 +1,6 @@
 """`python -m bench fairness`: how long a short request takes while bulk clients keep the queue full."""
 
 import argparse
-import asyncio
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -9,7 +8,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from bench.figures import percentile
-from bench.load import ClosedLoop, Target
+from bench.load import ClosedLoop, Target, run_together
 from bench.rig import Rig
 from bench.table import table
 
@@ -51,17 +50,11 @@ def fairness(rig: Rig, options: argparse.Namespace, about: dict[str, str]) -> bo
 def _measure(rig: Rig, options: argparse.Namespace, target: Target) -> tuple[Report, bool]:
     alone = rig.run(target, "w1", 0)
     before = batches(target)
-    loops = {
-        name: ClosedLoop(target, rig.workload(name), warmup=options.warmup, seconds=options.seconds)
-        for name in ("w1", "w3")
-    }
-
-    async def together() -> None:
-        await asyncio.gather(*(loop.run() for loop in loops.values()))
-
-    asyncio.run(together())
+    loops = [
+        ClosedLoop(target, rig.workload(name), warmup=options.warmup, seconds=options.seconds) for name in ("w1", "w3")
+    ]
+    short, bulk = run_together(*loops)
     after = batches(target)
-    short, bulk = loops["w1"].record, loops["w3"].record
     latencies = [seconds * 1000 for seconds in short.window.latencies(short.spans)]
     count, seconds = after[0] - before[0], after[1] - before[1]
     batch_ms = seconds * 1000 / count if count else None

@@ -45,6 +45,20 @@ class Record:
     client_cpu: float = 0.0
 
 
+def run_together(*loops: "ClosedLoop") -> list[Record]:
+    """Run loops at the same time, without a garbage collection that would be taken for the server's latency."""
+
+    async def together() -> list[Record]:
+        return await asyncio.gather(*(loop.run() for loop in loops))
+
+    gc.collect()
+    gc.disable()
+    try:
+        return asyncio.run(together())
+    finally:
+        gc.enable()
+
+
 class ClosedLoop:
     """One run of a workload against a server."""
 
@@ -54,17 +68,15 @@ class ClosedLoop:
         self._requests = target.requests(workload)
         self._next = 0
         self._pending = 0  # requests begun before the window's end and not answered yet
-        start = time.perf_counter() + warmup
-        self.record = Record(Window(start, start + seconds), Sample(max(4, SAMPLED_TEXTS // self._shape.texts)))
+        self._warmup = warmup
+        self._seconds = seconds
+        self.record: Record  # from `run` on
 
     async def run(self) -> Record:
         """Warm up, measure, and keep up the load until every request of the window is answered."""
-        gc.collect()
-        gc.disable()  # a collection among ten thousand answers would be a latency of the server's
-        try:
-            await asyncio.gather(self._watch(), *(self._client() for _ in range(self._shape.concurrency)))
-        finally:
-            gc.enable()
+        start = time.perf_counter() + self._warmup
+        self.record = Record(Window(start, start + self._seconds), Sample(max(4, SAMPLED_TEXTS // self._shape.texts)))
+        await asyncio.gather(self._watch(), *(self._client() for _ in range(self._shape.concurrency)))
         return self.record
 
     async def _client(self) -> None:

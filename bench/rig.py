@@ -1,7 +1,6 @@
 """What every command needs: the model, its texts, and the servers on their cores."""
 
 import argparse
-import asyncio
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from bench.check import check
 from bench.dialects import DIALECTS
-from bench.load import ClosedLoop, Target
+from bench.load import ClosedLoop, Target, run_together
 from bench.model import Model, OwnReference
 from bench.peers.environments import PEERS, prepare
 from bench.processes import cores, pin
@@ -58,7 +57,7 @@ class Rig:
         pin(self.client_cores)
         options = self._options
         loop = ClosedLoop(target, workload, warmup=options.warmup, seconds=options.seconds)
-        record = asyncio.run(loop.run())
+        (record,) = run_together(loop)
         checked = check(workload, record.sample, target.dialect, reference, lowest=options.min_cos)
         return result_of(target.label, workload.shape, number, record, checked)
 
