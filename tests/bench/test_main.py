@@ -11,7 +11,7 @@ from bench.__main__ import main
 from bench.overload import arrivals
 from bench.processes import pin
 
-QUICK = ("--seconds", "0.4", "--warmup", "0.1")
+QUICK = ("--seconds", "0.2", "--warmup", "0.1")
 
 
 @pytest.fixture(autouse=True)
@@ -31,11 +31,11 @@ def run(tmp_path: Path, artifact: Path, *arguments: str) -> tuple[int, list[dict
 def test_a_run_is_measured_checked_and_told(
     tmp_path: Path, tiny_artifact: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, lines = run(tmp_path, tiny_artifact, "run", "--workloads", "w1,w3", "--rounds", "1")
+    status, lines = run(tmp_path, tiny_artifact, "run", "--workloads", "w3")
     assert status == 0
-    assert [line["workload"] for line in lines] == ["w1", "w1", "w3", "w3"]
+    assert [line["workload"] for line in lines] == ["w3", "w3"]
     assert all(line["commit"] and line["command"] for line in lines)
-    served, limits, *_ = lines
+    served, limits = lines
     assert served["valid"]
     assert float(str(served["texts_per_second"])) > 0
     assert float(str(limits["floor_ms_per_text"])) > 0
