@@ -89,11 +89,30 @@ class Rig:
         if peer not in PEERS:
             return Contender(Target(peer, peer, DIALECTS[options.peer_api], options.peer_model_name))
         port = free_port()
-        return self._start(stack, folder, peer, prepare(peer, port), port, PEERS[peer].api, "m")
+        return self._start(
+            stack,
+            folder,
+            peer,
+            prepare(peer, port),
+            port,
+            PEERS[peer].api,
+            "m",
+            PEERS[peer].working_folder or str(folder),
+        )
 
     def _start(
-        self, stack: ExitStack, folder: Path, label: str, command: list[str], port: int, api: str, model: str | None
+        self,
+        stack: ExitStack,
+        folder: Path,
+        label: str,
+        command: list[str],
+        port: int,
+        api: str,
+        model: str | None,
+        cwd: str | None = None,
     ) -> Contender:
         dialect, log = DIALECTS[api], folder / f"{label}.log"
-        server = stack.enter_context(running(command, port, dialect, cores=self.server_cores, model=model, log=log))
+        server = stack.enter_context(
+            running(command, port, dialect, cores=self.server_cores, model=model, log=log, folder=cwd)
+        )
         return Contender(Target(label, server.base, dialect, model, server.process.pid), server)

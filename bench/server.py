@@ -52,7 +52,14 @@ def berth_command(artifact: Path, port: int, flags: Sequence[str]) -> list[str]:
 
 @contextmanager
 def running(
-    command: Sequence[str], port: int, dialect: Dialect, *, cores: set[int], model: str | None, log: Path
+    command: Sequence[str],
+    port: int,
+    dialect: Dialect,
+    *,
+    cores: set[int],
+    model: str | None,
+    log: Path,
+    folder: str | None = None,
 ) -> Iterator[Server]:
     """Start a server on some cores, wait for its first answer, and stop it and its children at the end."""
     started = time.monotonic()
@@ -65,6 +72,7 @@ def running(
             stderr=subprocess.STDOUT,
             env=environment | {"OMP_NUM_THREADS": "1"},
             start_new_session=True,
+            cwd=folder,
         )
     try:
         pin(cores, process.pid)

@@ -31,6 +31,13 @@ class Peer:
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
     """Forms of the model beside the checkpoint: onnx, tf."""
+    folder: str | None = None
+    """Where it is started, if that matters."""
+
+    @property
+    def working_folder(self) -> str | None:
+        """Give the folder to start it in."""
+        return self.folder and self.folder.format(**forms())
 
 
 INFINITY = Environment("infinity", ("infinity-emb[server,torch,optimum]==0.0.78",), first=(TORCH,))
@@ -79,9 +86,10 @@ PEERS = {
         "openai",
         (
             *("{bin}/python", "{here}/infinity_one_thread.py", *_INFINITY),
-            *("--engine", "optimum", "--pooling-method", "mean", "--model-id", "{onnx}"),
+            *("--engine", "optimum", "--pooling-method", "mean", "--model-id", "."),
         ),
         ("onnx",),
+        "{onnx}",  # Infinity finds the graph of a local folder only from within it
     ),
     "bert_as_service": Peer(
         BERT_AS_SERVICE,
