@@ -1,5 +1,6 @@
 """`python -m bench`: start Berth, or take a server that runs, load it, check its answers, print a table."""
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -30,4 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # so that the servers it has started, of which one may be stopped, end with it
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())
