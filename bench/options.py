@@ -1,0 +1,70 @@
+"""The command line."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.dialects import DIALECTS
+from bench.peers.environments import PEERS
+from bench.workloads import SHAPES
+
+EPILOG = "What follows a lone -- is handed to the Berth that is started: … -- --max-batch-tokens 512"
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; exits with a line where it is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, epilog=EPILOG)
+    parser.description = "Measure Berth, or any server of embeddings, on this machine."
+    parser.add_argument("command", nargs="?", default="run", choices=["run", "overload", "fairness"])
+    parser.add_argument("--model", help="model to serve, as in `berth serve`; the default model if left out")
+    parser.add_argument("--base", metavar="URL", help="measure a server that runs already, in place of Berth")
+    parser.add_argument("--api", choices=sorted(DIALECTS), default="openai", help="how --base is asked")
+    parser.add_argument("--model-name", help="what --base wants to be asked for as the model")
+    parser.add_argument("--label", help="what to call --base in the table")
+    parser.add_argument("--pid", type=int, help="process of --base, to know its CPU time and memory")
+    parser.add_argument("--peer", action="append", default=[], help=f"compare with a URL, or with {', '.join(PEERS)}")
+    parser.add_argument("--peer-api", choices=sorted(DIALECTS), default="openai", help="how a peer's URL is asked")
+    parser.add_argument("--peer-model-name", help="what a peer's URL wants to be asked for as the model")
+    parser.add_argument("--workloads", type=_names, default=list(SHAPES), help="of w1,w2,w3,w4; all by default")
+    parser.add_argument("--data", type=Path, help="folder of workloads.json and ref_*.npy in place of our own texts")
+    parser.add_argument("--rounds", type=_positive(int), default=1, help="rounds, in which the servers take turns")
+    parser.add_argument("--seconds", type=_positive(float), default=15, help="length of the window that counts")
+    parser.add_argument("--warmup", type=float, default=3, help="seconds before it")
+    parser.add_argument("--no-ceiling", action="store_true", help="leave out the encoder alone and the products alone")
+    parser.add_argument("--min-cos", type=float, default=0.999, help="a cosine to the reference up to this is wrong")
+    parser.add_argument("--factor", type=_positive(float), default=10, help="overload: how many times the peak rate")
+    parser.add_argument("--out", type=Path, help="file to which a line of JSON is added for each result")
+    own, flags = _split(arguments)
+    options = parser.parse_args(own)
+    if options.base is not None and flags:
+        parser.error("flags after -- are for a Berth that is started, and --base names one that runs")
+    for peer in options.peer:
+        if "://" not in peer and peer not in PEERS:
+            parser.error(f"--peer: {peer!r} is neither a URL nor one of {', '.join(PEERS)}")
+    options.flags = flags
+    return options
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    given = list(arguments)
+    place = given.index("--") if "--" in given else len(given)
+    return given[:place], given[place + 1 :]
+
+
+def _names(value: str) -> list[str]:
+    names = [name.strip().lower() for name in value.split(",")]
+    for name in names:
+        if name not in SHAPES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(SHAPES)}")
+    return names
+
+
+def _positive(kind: type[int] | type[float]) -> type[int] | type[float]:
+    def number(value: str) -> float:
+        result = kind(value)
+        if not result > 0:
+            raise argparse.ArgumentTypeError(f"{value} is not above 0")
+        return result
+
+    number.__name__ = kind.__name__
+    return number  # type: ignore[return-value]

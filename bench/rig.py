@@ -1,0 +1,118 @@
+"""What every command needs: the model, its texts, and the servers on their cores."""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.check import check
+from bench.dialects import DIALECTS
+from bench.load import ClosedLoop, Target, run_together
+from bench.model import Model, OwnReference
+from bench.peers.environments import PEERS, prepare
+from bench.processes import cores, pin
+from bench.result import Result, result_of
+from bench.server import Server, berth_command, free_port, running
+from bench.workloads import SHAPES, Workload, load_workload
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A server to be measured; `server` where it is ours to pause."""
+
+    target: Target
+    server: Server | None = None
+
+    @contextmanager
+    def alone(self, others: list["Contender"]) -> Iterator[None]:
+        """Pause the others, whose idling would take the core."""
+        paused = [other.server for other in others if other is not self and other.server is not None]
+        for server in paused:
+            server.pause()
+        try:
+            yield
+        finally:
+            for server in paused:
+                server.resume()
+
+
+class Rig:
+    """The model and its workloads, and runs of the one against the other."""
+
+    def __init__(self, model: Model, options: argparse.Namespace) -> None:
+        self.model = model
+        self._options = options
+        self.client_cores, self.server_cores = cores()
+        self._workloads: dict[str, tuple[Workload, OwnReference]] = {}
+
+    def workload(self, name: str) -> Workload:
+        """Give a workload's texts; drawn once."""
+        return self._known(name)[0]
+
+    def run(self, target: Target, name: str, number: int) -> Result:
+        """Run a workload and check its answers."""
+        workload, reference = self._known(name)
+        pin(self.client_cores)
+        options = self._options
+        loop = ClosedLoop(target, workload, warmup=options.warmup, seconds=options.seconds)
+        (record,) = run_together(loop)
+        checked = check(workload, record.sample, target.dialect, reference, lowest=options.min_cos)
+        return result_of(target.label, workload.shape, number, record, checked)
+
+    def _known(self, name: str) -> tuple[Workload, OwnReference]:
+        if name not in self._workloads:
+            shape, data = SHAPES[name], self._options.data
+            workload = self.model.draw(shape) if data is None else load_workload(data, shape)
+            self._workloads[name] = workload, OwnReference(self.model, workload)
+        return self._workloads[name]
+
+    @contextmanager
+    def contenders(self, peer: str | None = None) -> Iterator[list[Contender]]:
+        """Have Berth, or what --base names, and a peer running."""
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="berth-bench-")))
+            yield [self._ours(stack, folder), *([self._peer(stack, folder, peer)] if peer else [])]
+
+    def _ours(self, stack: ExitStack, folder: Path) -> Contender:
+        options = self._options
+        if options.base is not None:
+            label = options.label or options.base
+            return Contender(Target(label, options.base, DIALECTS[options.api], options.model_name, options.pid))
+        port = free_port()
+        command = berth_command(self.model.artifact.folder, port, options.flags)
+        return self._start(stack, folder, "berth", command, port, "openai", None)
+
+    def _peer(self, stack: ExitStack, folder: Path, peer: str) -> Contender:
+        options = self._options
+        if peer not in PEERS:
+            return Contender(Target(peer, peer, DIALECTS[options.peer_api], options.peer_model_name))
+        port = free_port()
+        return self._start(
+            stack,
+            folder,
+            peer,
+            prepare(peer, port),
+            port,
+            PEERS[peer].api,
+            "m",
+            PEERS[peer].working_folder or str(folder),
+        )
+
+    def _start(
+        self,
+        stack: ExitStack,
+        folder: Path,
+        label: str,
+        command: list[str],
+        port: int,
+        api: str,
+        model: str | None,
+        cwd: str | None = None,
+    ) -> Contender:
+        dialect, log = DIALECTS[api], folder / f"{label}.log"
+        server = stack.enter_context(
+            running(command, port, dialect, cores=self.server_cores, model=model, log=log, folder=cwd)
+        )
+        return Contender(Target(label, server.base, dialect, model, server.process.pid), server)

@@ -1,0 +1,69 @@
+"""The whole of it against the tiny model: no figure is asserted, only that there are some and that wrong ones show."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import main
+from bench.overload import arrivals
+from bench.processes import pin
+
+QUICK = ("--seconds", "0.2", "--warmup", "0.1")
+
+
+@pytest.fixture(autouse=True)
+def cores() -> Iterator[None]:
+    """Undo what a run does to this process: it moves from core to core."""
+    before = os.sched_getaffinity(0)
+    yield
+    pin(before)
+
+
+def run(tmp_path: Path, artifact: Path, *arguments: str) -> tuple[int, list[dict[str, object]]]:
+    out = tmp_path / "out.jsonl"
+    status = main([arguments[0], "--model", str(artifact), *QUICK, "--out", str(out), *arguments[1:]])
+    return status, [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_a_run_is_measured_checked_and_told(
+    tmp_path: Path, tiny_artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, lines = run(tmp_path, tiny_artifact, "run", "--workloads", "w3")
+    assert status == 0
+    assert [line["workload"] for line in lines] == ["w3", "w3"]
+    assert all(line["commit"] and line["command"] for line in lines)
+    served, limits = lines
+    assert served["valid"]
+    assert float(str(served["texts_per_second"])) > 0
+    assert float(str(limits["floor_ms_per_text"])) > 0
+    assert "| w3       |" in capsys.readouterr().out
+
+
+def test_wrong_vectors_fail_the_run(tmp_path: Path, tiny_artifact: Path) -> None:
+    """No vector has a cosine above 1 to another, so all of them are wrong."""
+    status, lines = run(tmp_path, tiny_artifact, "run", "--workloads", "w1", "--no-ceiling", "--min-cos", "1.1")
+    assert status == 1
+    assert not lines[0]["valid"]
+
+
+def test_overload_is_told(tmp_path: Path, tiny_artifact: Path) -> None:
+    room = str(32 * 40)  # for the closed loop that finds the peak, all of whose requests must be answered
+    status, (line,) = run(tmp_path, tiny_artifact, "overload", "--factor", "1.2", "--", "--max-queue-tokens", room)
+    assert status == 0
+    assert int(str(line["accepted"])) > 0
+
+
+def test_fairness_is_told(tmp_path: Path, tiny_artifact: Path) -> None:
+    status, (line,) = run(tmp_path, tiny_artifact, "fairness")
+    assert status == 0
+    assert float(str(line["batch_ms"])) > 0
+
+
+def test_arrivals_are_as_many_as_the_rate_says() -> None:
+    times = list(arrivals(100, 20))
+    assert times == sorted(times)
+    assert 1850 < len(times) < 2150
+    assert times == list(arrivals(100, 20))

@@ -1,0 +1,41 @@
+"""The command line."""
+
+import pytest
+
+from bench.options import parse
+
+
+def test_defaults() -> None:
+    options = parse([])
+    assert options.command == "run"
+    assert options.workloads == ["w1", "w2", "w3", "w4"]
+    assert options.rounds == 1
+    assert options.flags == []
+
+
+def test_what_follows_two_dashes_is_the_servers() -> None:
+    options = parse(["overload", "--factor", "5", "--", "--max-queue-tokens", "100"])
+    assert (options.command, options.factor) == ("overload", 5)
+    assert options.flags == ["--max-queue-tokens", "100"]
+
+
+def test_peers_are_names_and_addresses() -> None:
+    peers = ["fastapi_ort", "http://127.0.0.1:8080"]
+    assert parse([part for peer in peers for part in ("--peer", peer)]).peer == peers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workloads", "w1,w9"], "'w9'"),
+        (["--rounds", "0"], "0 is not above 0"),
+        (["--seconds", "x"], "invalid float"),
+        (["--peer", "nobody"], "'nobody' is neither a URL nor one of"),
+        (["--base", "http://x", "--", "--threads", "2"], "--base names one that runs"),
+        (["sing"], "invalid choice"),
+    ],
+)
+def test_mistakes_are_told(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(arguments)
+    assert message in capsys.readouterr().err
