@@ -25,32 +25,46 @@ from service.inference.runner import Runner
 from service.inference.scheduler import Scheduler
 from service.inference.tokenizer import Tokenizer
 from service.inference.types import Pooling
-from service.metrics import Metrics
+from service.metrics import Metrics, Share
 from service.settings import Settings
 
 JOIN_SECONDS = 5.0
 """What an encoder thread has at the end to finish its batch; the queue is empty by then."""
 
+REFRESH_SECONDS = 0.2
+"""How old a worker's queue depth, readiness and memory may be on the page of another."""
+
 logger = logging.getLogger("berth")
 
 
-def create_app(settings: Settings, artifact: Artifact, on_failure: Callable[[], None]) -> FastAPI:
+def create_app(
+    settings: Settings, artifact: Artifact, on_failure: Callable[[], None], share: Share | None = None
+) -> FastAPI:
     """Make the application. It listens while it loads the model; `on_failure` is called where that fails.
 
-    Raises `InvalidInputError` where the model cannot give what the settings of `/encode` ask for.
+    One of several workers, which has a share of the metrics, loads the model here and now: it has their common port
+    open, and a request that another could answer must not find it unready.
+
+    Raises `InvalidInputError` where the model cannot give what the settings of `/encode` ask for, and `ArtifactError`
+    where a worker's model cannot be loaded.
     """
     manifest = artifact.manifest
     name = settings.served_model_name or manifest.source.id
     pooling = Pooling(settings.encode_pooling)
     fields = FeatureFields(pooling=pooling, layers=None if pooling is Pooling.POOLER else settings.encode_layers)
-    state = State(settings, manifest, name, Metrics(), feature_of(fields, manifest, place="encode_"))
+    state = State(settings, manifest, name, Metrics(share), feature_of(fields, manifest, place="encode_"))
     state.metrics.describe_model(state.model_name, manifest)
+    loaded = _engine(state, artifact) if share else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_load(state, artifact, on_failure))
+        if loaded is None:
+            task = asyncio.create_task(_load(state, artifact, on_failure))
+        else:
+            _begin(state, loaded)
+            task = asyncio.create_task(_refresh(state.metrics))
         yield
-        loading.cancel()
+        task.cancel()
         if state.engine is not None:
             state.engine.runner.stop()
             await asyncio.to_thread(state.engine.runner.join, JOIN_SECONDS)
@@ -88,6 +102,11 @@ async def _load(state: State, artifact: Artifact, on_failure: Callable[[], None]
         logger.error("%s", error, exc_info=None if isinstance(error, ArtifactError) else error)
         on_failure()
         return
+    _begin(state, engine)
+
+
+def _begin(state: State, engine: Engine) -> None:
+    """Be ready."""
     engine.runner.start()
     state.metrics.watch(
         units=lambda: engine.runner.queued_units,
@@ -96,6 +115,13 @@ async def _load(state: State, artifact: Artifact, on_failure: Callable[[], None]
     )
     state.engine = engine
     logger.info("ready: %s, %s on %s", state.model_name, state.manifest.precision, state.manifest.target)
+
+
+async def _refresh(metrics: Metrics) -> None:
+    """Keep up to date what other workers show of this one."""
+    while True:
+        metrics.refresh()
+        await asyncio.sleep(REFRESH_SECONDS)
 
 
 def _engine(state: State, artifact: Artifact) -> Engine:
@@ -111,7 +137,7 @@ def _engine(state: State, artifact: Artifact) -> Engine:
     runner = Runner(
         encoder,
         Scheduler(settings.max_batch_tokens),
-        threads=settings.threads or available_cores(),
+        threads=settings.threads or max(1, available_cores() // settings.workers),
         max_queue_tokens=settings.max_queue_tokens,
         on_batch=state.metrics.count_batch,
     )
