@@ -137,7 +137,7 @@ def _engine(state: State, artifact: Artifact) -> Engine:
     runner = Runner(
         encoder,
         Scheduler(settings.max_batch_tokens),
-        threads=settings.threads or max(1, available_cores() // settings.workers),
+        threads=settings.threads or available_cores(settings.workers),
         max_queue_tokens=settings.max_queue_tokens,
         on_batch=state.metrics.count_batch,
     )
