@@ -6,6 +6,8 @@ process ends.
 SIGINT leaves out the grace period, and a second one the waiting too.
 """
 
+import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -13,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -23,6 +26,14 @@ from service.errors import ArtifactError, InvalidInputError
 from service.inference.artifact import read_artifact
 from service.metrics import Share
 from service.settings import Settings
+
+ACCEPT_SECONDS = 0.002
+"""Between a connection that a worker takes and the next, in which the others may take it."""
+
+RETRY_SECONDS = 1.0
+"""Until a worker that had no descriptor left for a connection tries again."""
+
+logger = logging.getLogger("berth")
 
 
 def serve(
@@ -67,11 +78,60 @@ class Server(uvicorn.Server):
         self._grace = settings.shutdown_grace
         self._close_at: float | None = None
         self._on_listening = on_listening
+        self._closing = False
+        self._arriving: set[asyncio.Task[Any]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept."""
-        await super().startup(sockets)
+        """Begin to accept, from sockets that other workers accept from too, or else from one of its own."""
+        await super().startup(None if sockets is None else [])
+        for listener in sockets or ():
+            listener.setblocking(False)
+            listener.listen(self.config.backlog)
+            self._accept_from(listener)
         self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, answer what was accepted, and close."""
+        self._closing = True
+        for listener in sockets or ():
+            asyncio.get_running_loop().remove_reader(listener)
+        await asyncio.gather(*self._arriving, return_exceptions=True)
+        await super().shutdown(sockets)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take one connection, and for a moment none, so that the other workers take theirs.
+
+        The event loops' own servers take all that wait: of 32 that came together one worker had 32.
+        """
+        loop = asyncio.get_running_loop()
+        pause = ACCEPT_SECONDS
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # another worker was quicker, or the client has left
+            return
+        except OSError as error:
+            logger.error("no connection can be accepted: %s", error)
+            pause = RETRY_SECONDS
+        else:
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            arriving = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+            self._arriving.add(arriving)
+            arriving.add_done_callback(self._arriving.discard)
+        loop.remove_reader(listener)
+        loop.call_later(pause, self._accept_from, listener)
+
+    def _accept_from(self, listener: socket.socket) -> None:
+        if not self._closing:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """Make what uvicorn's startup makes for a connection."""
+        make: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     def fail(self) -> None:
         """End the process because the model cannot be served."""
