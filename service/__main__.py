@@ -3,12 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from service.api.app import create_app
-from service.errors import ArtifactError, InvalidInputError
-from service.inference.artifact import read_artifact
-from service.server import Server
 from service.settings import Settings, read_settings
 
 
@@ -24,16 +19,14 @@ def start_logging() -> None:
 
 
 def serve(settings: Settings) -> int:
-    """Serve the artifact that the settings name as the model."""
-    try:
-        artifact = read_artifact(Path(settings.model).expanduser())
-        app = create_app(settings, artifact, on_failure=lambda: server.fail())  # noqa: PLW0108  # the server is made next
-    except (ArtifactError, InvalidInputError) as error:
-        print(f"berth: {error}", file=sys.stderr)
-        return 1
-    server = Server(app, settings)
-    server.run()
-    return 1 if server.failed else 0
+    """Serve the artifact that the settings name as the model, in this process or in several of its own."""
+    if settings.workers > 1:
+        from service.supervisor import supervise  # noqa: PLC0415  # one of the two, for the supervisor needs no encoder
+
+        return supervise(settings)
+    from service.server import serve as serve_here  # noqa: PLC0415
+
+    return serve_here(settings)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ from pathlib import Path
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def available_cores() -> int:
-    """Count the cores, at least 1; a cgroup's quota of 1.5 cores counts as 2."""
+def available_cores(shared_by: int = 1) -> int:
+    """Count the cores of this process, at least 1; a cgroup's quota of 1.5 cores counts as 2.
+
+    Several processes that share them have as many whole cores each as there are for all.
+    """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota(CGROUP)
-    return max(1, min(affinity, math.ceil(quota))) if quota else affinity
+    return max(1, (min(affinity, math.ceil(quota)) if quota else affinity) // shared_by)
 
 
 def cgroup_quota(root: Path) -> float | None:

@@ -7,28 +7,66 @@ SIGINT leaves out the grace period, and a second one the waiting too.
 """
 
 import asyncio
+import logging
 import select
 import signal
 import socket
+import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
+from service.api.app import create_app
 from service.api.state import State
+from service.errors import ArtifactError, InvalidInputError
+from service.inference.artifact import read_artifact
+from service.metrics import Share
 from service.settings import Settings
 
-ACCEPT_SECONDS = 2.0
+LAST_ACCEPT_SECONDS = 2.0
 """What accepting the last connections may take."""
 ARRIVAL_SECONDS = 0.3
 """What the request of a connection that was just accepted has to arrive."""
+
+ACCEPT_SECONDS = 0.002
+"""Between a connection that a worker takes and the next, in which the others may take it."""
+
+RETRY_SECONDS = 1.0
+"""Until a worker that had no descriptor left for a connection tries again."""
+
+logger = logging.getLogger("berth")
+
+
+def serve(
+    settings: Settings,
+    share: Share | None = None,
+    sockets: list[socket.socket] | None = None,
+    on_listening: Callable[[], None] = lambda: None,
+) -> int:
+    """Serve the artifact that the settings name until a signal; gives the exit status.
+
+    A worker, one of several, brings its share of the metrics and the sockets that it has in common with the others.
+    """
+    try:
+        artifact = read_artifact(Path(settings.model).expanduser())
+        app = create_app(settings, artifact, lambda: server.fail(), share)  # noqa: PLW0108  # the server is made next
+    except (ArtifactError, InvalidInputError) as error:
+        print(f"berth: {error}", file=sys.stderr)
+        return 1
+    server = Server(app, settings, on_listening)
+    server.run(sockets)
+    return 1 if server.failed else 0
 
 
 class Server(uvicorn.Server):
     """Serves one application until a signal or `fail` ends it."""
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, on_listening: Callable[[], None] = lambda: None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -45,6 +83,72 @@ class Server(uvicorn.Server):
         self._berth: State = app.state.berth
         self._grace = settings.shutdown_grace
         self._close_at: float | None = None
+        self._on_listening = on_listening
+        self._closing = False
+        self._arriving: set[asyncio.Task[Any]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept, from sockets that other workers accept from too, or else from one of its own."""
+        await super().startup(None if sockets is None else [])
+        for listener in sockets or ():
+            listener.setblocking(False)
+            listener.listen(self.config.backlog)
+            self._accept_from(listener)
+        self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, answer what was accepted, and close; but first take in what is on its way.
+
+        uvicorn closes at once: connections that wait to be accepted are reset then, and so are those that were accepted
+        and whose request had not been read yet. A port that other workers share is theirs to accept from.
+        """
+        self._closing = True
+        for listener in sockets or ():
+            asyncio.get_running_loop().remove_reader(listener)
+        await asyncio.gather(*self._arriving, return_exceptions=True)
+        end = time.monotonic() + LAST_ACCEPT_SECONDS
+        for server in self.servers:
+            for own in server.sockets:
+                while time.monotonic() < end and select.select([own.fileno()], [], [], 0)[0]:
+                    await asyncio.sleep(0)
+            server.close()
+        await asyncio.sleep(ARRIVAL_SECONDS)
+        await super().shutdown(sockets)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take one connection, and for a moment none, so that the other workers take theirs.
+
+        The event loops' own servers take all that wait: of 32 that came together one worker had 32.
+        """
+        loop = asyncio.get_running_loop()
+        pause = ACCEPT_SECONDS
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # another worker was quicker, or the client has left
+            return
+        except OSError as error:
+            logger.error("no connection can be accepted: %s", error)
+            pause = RETRY_SECONDS
+        else:
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            arriving = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+            self._arriving.add(arriving)
+            arriving.add_done_callback(self._arriving.discard)
+        loop.remove_reader(listener)
+        loop.call_later(pause, self._accept_from, listener)
+
+    def _accept_from(self, listener: socket.socket) -> None:
+        if not self._closing:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """Make what uvicorn's startup makes for a connection."""
+        make: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     def fail(self) -> None:
         """End the process because the model cannot be served."""
@@ -58,21 +162,6 @@ class Server(uvicorn.Server):
         if self._close_at is None:
             self._close_at = time.monotonic() + self._grace
         self._berth.draining = True
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the port, but first take in what the kernel accepted for us and, after it, what is on its way.
-
-        uvicorn closes at once: connections that wait to be accepted are reset then, and so are those that were accepted
-        and whose request had not been read yet.
-        """
-        end = time.monotonic() + ACCEPT_SECONDS
-        for server in self.servers:
-            for listener in server.sockets:
-                while time.monotonic() < end and select.select([listener.fileno()], [], [], 0)[0]:
-                    await asyncio.sleep(0)
-            server.close()
-        await asyncio.sleep(ARRIVAL_SECONDS)
-        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         """Say ten times a second whether to leave the main loop."""

@@ -42,7 +42,10 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu"] = Field("auto", description="where the encoder runs")
     precision: Literal["fp32", "int8"] = Field("fp32", description="precision of weights and matrix products")
     cache_dir: Path = Field(Path("~/.cache/berth"), description="folder of the exported artifacts")
-    threads: int | None = Field(None, ge=1, description="encoder threads; by default the cores this process may use")
+    workers: int = Field(1, ge=1, description="processes that share the port, each with a queue of its own")
+    threads: int | None = Field(
+        None, ge=1, description="encoder threads of a process; by default the cores it may use, divided by the workers"
+    )
     max_batch_tokens: int | None = Field(
         None, ge=1, description="tokens the encoder runs at once; found by a short calibration where left out"
     )

@@ -27,7 +27,7 @@ from service.inference.runner import Runner
 from service.inference.scheduler import Scheduler
 from service.inference.tokenizer import Tokenizer
 from service.inference.types import Pooling
-from service.metrics import Metrics
+from service.metrics import Metrics, Share
 from service.settings import Settings
 
 JOIN_SECONDS = 5.0
@@ -37,26 +37,42 @@ FIRST_BUDGET = 256
 """Tokens in a batch before the calibration has said what is best."""
 CALIBRATION_SECONDS = 1.0
 
+REFRESH_SECONDS = 0.2
+"""How old a worker's queue depth, readiness and memory may be on the page of another."""
+
 logger = logging.getLogger("berth")
 
 
-def create_app(settings: Settings, artifact: Artifact, on_failure: Callable[[], None]) -> FastAPI:
+def create_app(
+    settings: Settings, artifact: Artifact, on_failure: Callable[[], None], share: Share | None = None
+) -> FastAPI:
     """Make the application. It listens while it loads the model; `on_failure` is called where that fails.
 
-    Raises `InvalidInputError` where the model cannot give what the settings of `/encode` ask for.
+    One of several workers, which has a share of the metrics, loads the model here and now: it has their common port
+    open, and a request that another could answer must not find it unready.
+
+    Raises `InvalidInputError` where the model cannot give what the settings of `/encode` ask for, and `ArtifactError`
+    where a worker's model cannot be loaded.
     """
     manifest = artifact.manifest
     name = settings.served_model_name or manifest.source.id
     pooling = Pooling(settings.encode_pooling)
     fields = FeatureFields(pooling=pooling, layers=None if pooling is Pooling.POOLER else settings.encode_layers)
-    state = State(settings, manifest, name, Metrics(), feature_of(fields, manifest, place="encode_"))
+    state = State(settings, manifest, name, Metrics(share), feature_of(fields, manifest, place="encode_"))
     state.metrics.describe_model(state.model_name, manifest)
+    loaded = _engine(state, artifact) if share else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_load(state, artifact, on_failure))
+        if loaded is None:
+            work = [_load(state, artifact, on_failure)]
+        else:
+            _begin(state, loaded)
+            work = [_refresh(state.metrics), _calibrate(state, loaded)]
+        tasks = [asyncio.create_task(coroutine) for coroutine in work]
         yield
-        loading.cancel()
+        for task in tasks:
+            task.cancel()
         if state.engine is not None:
             state.engine.runner.stop()
             await asyncio.to_thread(state.engine.runner.join, JOIN_SECONDS)
@@ -94,6 +110,12 @@ async def _load(state: State, artifact: Artifact, on_failure: Callable[[], None]
         logger.error("%s", error, exc_info=None if isinstance(error, ArtifactError) else error)
         on_failure()
         return
+    _begin(state, engine)
+    await _calibrate(state, engine)
+
+
+def _begin(state: State, engine: Engine) -> None:
+    """Be ready."""
     engine.runner.start()
     state.metrics.watch(
         units=lambda: engine.runner.queued_units,
@@ -102,19 +124,25 @@ async def _load(state: State, artifact: Artifact, on_failure: Callable[[], None]
     )
     state.engine = engine
     logger.info("ready: %s, %s on %s", state.model_name, state.manifest.precision, state.manifest.target)
-    if state.settings.max_batch_tokens is None:
-        await asyncio.to_thread(_calibrate, state, engine)
 
 
-def _calibrate(state: State, engine: Engine) -> None:
-    """Find the batches' best size, if that was not done before; requests are answered all the while."""
+async def _calibrate(state: State, engine: Engine) -> None:
+    """Find the batches' best size, if it is not set or known; requests are answered all the while."""
     file = CalibrationFile(state.settings.cache_dir, state.manifest)
-    if file.read() is not None:
+    if state.settings.max_batch_tokens is not None or file.read() is not None:
         return
-    budget = best_budget(token_rates(engine.encode, state.manifest, CALIBRATION_SECONDS))
+    rates = await asyncio.to_thread(token_rates, engine.encode, state.manifest, CALIBRATION_SECONDS)
+    budget = best_budget(rates)
     engine.runner.max_batch_tokens = budget
     file.write(budget)
     logger.info("calibrated: batches of %d tokens", budget)
+
+
+async def _refresh(metrics: Metrics) -> None:
+    """Keep up to date what other workers show of this one."""
+    while True:
+        metrics.refresh()
+        await asyncio.sleep(REFRESH_SECONDS)
 
 
 def _engine(state: State, artifact: Artifact) -> Engine:
@@ -130,7 +158,7 @@ def _engine(state: State, artifact: Artifact) -> Engine:
     runner = Runner(
         encoder,
         Scheduler(settings.max_batch_tokens or CalibrationFile(settings.cache_dir, manifest).read() or FIRST_BUDGET),
-        threads=settings.threads or available_cores(),
+        threads=settings.threads or available_cores(settings.workers),
         max_queue_tokens=settings.max_queue_tokens,
         cache=VectorCache(settings.cache_size),
         on_batch=state.metrics.count_batch,

@@ -47,3 +47,10 @@ def test_the_lesser_of_affinity_and_quota_counts(
 
 def test_this_machine_has_a_core() -> None:
     assert available_cores() >= 1
+
+
+@pytest.mark.parametrize(("processes", "each"), [(1, 7), (2, 3), (7, 1), (9, 1)])
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, processes: int, each: int) -> None:
+    monkeypatch.setattr("service.cores.CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)), raising=False)
+    assert available_cores(processes) == each

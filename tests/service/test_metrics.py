@@ -1,12 +1,15 @@
 """What is counted, and under which names."""
 
-from prometheus_client import generate_latest
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest, values
 
 from service.inference.artifact import Artifact
 from service.inference.embedder import Embedded, Timings
 from service.inference.reading import Item
 from service.inference.runner import BatchReport
-from service.metrics import Metrics
+from service.metrics import Metrics, Share
 
 
 def samples(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -66,3 +69,56 @@ def test_model_is_described(artifact: Artifact) -> None:
     [line] = [line for line in text.splitlines() if line.startswith("berth_model_info{")]
     for label in ('name="tug"', 'family="bert"', 'precision="fp32"', 'target="cpu"', 'max_tokens="256"', 'layers="6"'):
         assert label in line
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Give a folder that workers share, and what prometheus_client was set to back at the end."""
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_workers_count_together(folder: Path) -> None:
+    for place in (0, 1):
+        metrics = Metrics(Share(folder, place))
+        metrics.count_request("/v1/embeddings", 200, 0.25)
+        metrics.in_flight.inc()
+        metrics.watch(units=lambda: 3, tokens=lambda: 40, ready=lambda: True)
+        metrics.refresh()
+    assert samples(metrics, "berth_requests_total", route="/v1/embeddings", status="200") == 2
+    assert samples(metrics, "berth_stage_seconds_sum", stage="total") == 0.5
+    assert samples(metrics, "berth_requests_in_flight") == 2
+    assert (samples(metrics, "berth_queue_units"), samples(metrics, "berth_queue_tokens")) == (6, 80)
+    assert samples(metrics, "berth_ready") == 2
+
+
+def test_follower_counts_on_and_the_present_of_the_dead_is_gone(folder: Path) -> None:
+    for expected in (1, 2, 3):
+        metrics = Metrics(Share(folder, 0))
+        metrics.count_rejected("overloaded")
+        metrics.in_flight.inc()
+        assert samples(metrics, "berth_rejected_requests_total", reason="overloaded") == expected
+        assert samples(metrics, "berth_requests_in_flight") == 1
+        files = len(list(folder.iterdir()))
+        Share(folder, 0).forget()
+        assert samples(metrics, "berth_requests_in_flight") is None
+    assert len(list(folder.iterdir())) < files <= 5
+
+
+def test_figures_of_the_processes_add_up(folder: Path) -> None:
+    first = Metrics(Share(folder, 0))
+    alone = samples(first, "process_resident_memory_bytes"), samples(first, "process_start_time_seconds")
+    both = Metrics(Share(folder, 1))
+    assert samples(both, "process_resident_memory_bytes") == pytest.approx(2 * (alone[0] or 0), rel=0.2)
+    assert samples(both, "process_start_time_seconds") == alone[1]
+    before = samples(both, "process_cpu_seconds_total")
+    assert before
+    assert (samples(both, "process_cpu_seconds_total") or 0) >= before
+
+
+def test_model_is_described_by_each_worker(folder: Path, artifact: Artifact) -> None:
+    for place in (0, 1):
+        metrics = Metrics(Share(folder, place))
+        metrics.describe_model("tug", artifact.manifest)
+    assert generate_latest(metrics.registry).decode().count("\nberth_model_info{") == 1

@@ -1,0 +1,144 @@
+"""`--workers N`: one process that binds the port and keeps N workers alive that accept from it.
+
+uvicorn's supervisor does not fit: it turns SIGINT into SIGTERM, so into a drain with its grace period, beside the
+SIGINT that the workers have from the terminal; kills a worker whose interpreter was busy for five seconds; starts all
+of them at once, so that each says what it cannot load; ends with status 0 whatever happened; and when it is killed,
+they live on. This one polls nothing: a task a place starts a worker, reads its one line, waits for its end, and starts
+the next.
+
+The first worker is started alone. The port opens as soon as its model is loaded, and what it cannot load is said once
+and ends the whole. All workers map the same file of weights, which is in memory once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import tempfile
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+from service.metrics import Share
+from service.settings import Settings
+
+PAUSE_SECONDS = 1.0
+"""Between the end of a worker that never became ready and the start of the next in its place."""
+
+logger = logging.getLogger("berth")
+
+
+def supervise(settings: Settings) -> int:
+    """Serve with several workers until a signal; gives the exit status."""
+    try:
+        # Bound, not listening: until the first worker accepts, connections are refused and not left waiting.
+        listener = _bind(settings.host, settings.port)
+        folder = tempfile.TemporaryDirectory(prefix="berth-metrics-")
+    except OSError as error:
+        print(f"berth: cannot serve on {settings.host}:{settings.port}: {error}", file=sys.stderr)
+        return 1
+    with listener, folder:
+        return asyncio.run(Supervisor(settings, listener, Path(folder.name)).run())
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listener = socket.socket(family, kind)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+    return listener
+
+
+class Supervisor:
+    """Keeps a worker in each place, from the first start to the last end."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, folder: Path) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._folder = folder
+        self._workers: dict[int, Process] = {}
+        self._ready: set[int] = set()
+        """Places whose worker accepts requests."""
+        self._opened = asyncio.Event()
+        """Set once a worker has been ready, or the end has come."""
+        self._ending = asyncio.Event()
+        self._failed = False
+
+    async def run(self) -> int:
+        """Start the workers and wait for the last one's end; gives the exit status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end, number)
+        await asyncio.gather(*(self._keep(place) for place in range(self._settings.workers)))
+        return 1 if self._failed else 0
+
+    async def _keep(self, place: int) -> None:
+        """Have one place filled until the end comes."""
+        if place:
+            await self._opened.wait()
+        share = Share(self._folder, place)
+        while not self._ending.is_set():
+            worker = await self._start(place)
+            was_ready = await self._is_ready(worker, place)
+            status = await worker.wait()
+            self._ready.discard(place)
+            share.forget()
+            self._judge(worker.pid, status, was_ready=was_ready)
+            if not was_ready:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._ending.wait(), PAUSE_SECONDS)
+
+    async def _start(self, place: int) -> Process:
+        descriptor = self._listener.fileno()
+        command = [sys.executable, "-m", "service.worker", str(descriptor), str(self._folder), str(place)]
+        worker = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=PIPE,
+            stdout=PIPE,
+            pass_fds=[descriptor],
+            process_group=0,  # so that Ctrl-C comes to the supervisor alone, as SIGTERM does
+        )
+        self._workers[place] = worker
+        if worker.stdin is not None:
+            worker.stdin.write(self._settings.model_dump_json().encode() + b"\n")
+        if self._ending.is_set():
+            worker.terminate()
+        return worker
+
+    async def _is_ready(self, worker: Process, place: int) -> bool:
+        """Wait for the worker to accept requests, or to end before it does."""
+        if worker.stdout is None or not await worker.stdout.readline():
+            return False
+        self._ready.add(place)
+        if not self._opened.is_set():
+            host, port = self._listener.getsockname()[:2]
+            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            logger.info("%d workers running on http://%s", self._settings.workers, where)
+            self._opened.set()
+        return True
+
+    def _judge(self, pid: int, status: int, *, was_ready: bool) -> None:
+        """Say what a worker's end means: nothing new at the end of all, a failure, or a place to fill again."""
+        how = f"status {status}" if status >= 0 else f"signal {-status}"
+        if self._ending.is_set():
+            self._failed |= was_ready and status != 0
+        elif not was_ready and (status > 0 or not self._opened.is_set()):
+            if status < 0:
+                logger.error("worker %d ended with %s before it was ready", pid, how)
+            self._failed = True
+            self._end(signal.SIGTERM)
+        else:
+            logger.error("worker %d ended with %s; another takes its place", pid, how)
+
+    def _end(self, number: signal.Signals) -> None:
+        """Pass a signal on, and start no worker any more; the port closes when the last one closes it.
+
+        A worker that is not ready has nothing to answer, and SIGTERM ends it at once.
+        """
+        self._ending.set()
+        self._opened.set()
+        self._listener.close()
+        for place, worker in self._workers.items():
+            with contextlib.suppress(ProcessLookupError):
+                worker.send_signal(number if place in self._ready else signal.SIGTERM)
