@@ -2,12 +2,13 @@
 # deploy/README.md says how to run it and how to put another model in.
 
 ARG PYTHON_IMAGE=python:3.12-slim
-# Where the encoder runs: the extra that is installed and the target that is exported.
+# Which ONNX Runtime is installed (cpu, or cuda with its CUDA libraries), and for which device the model is exported.
+ARG RUNTIME=cpu
 ARG TARGET=cpu
 
 
 FROM ${PYTHON_IMAGE} AS dependencies
-ARG TARGET
+ARG RUNTIME
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv --without-pip /opt/berth/venv
 WORKDIR /src
@@ -16,7 +17,7 @@ COPY pyproject.toml ./
 RUN mkdir berth model_export service \
  && echo '__version__ = "0"' > service/__init__.py \
  && touch README.md LICENSE \
- && pip --python /opt/berth/venv/bin/python install ".[${TARGET}]"
+ && pip --python /opt/berth/venv/bin/python install ".[${RUNTIME}]"
 
 
 FROM dependencies AS venv

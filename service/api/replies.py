@@ -28,12 +28,33 @@ Array = NDArray[Any]
 
 def json_reply(content: Any) -> Response:
     """Make a reply; float32 arrays come out with as many digits as it takes to read them back exactly."""
-    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+    return _json_response(_dumps(content))
 
 
 async def large_json_reply(content: Any, numbers: int) -> Response:
     """Make a reply that holds some count of numbers."""
-    return json_reply(content) if numbers < LARGE_REPLY else await asyncio.to_thread(json_reply, content)
+    return (
+        json_reply(content) if numbers < LARGE_REPLY else _json_response(await asyncio.to_thread(_in_pieces, content))
+    )
+
+
+def _in_pieces(content: Any) -> bytes:
+    """Spell lists item by item: orjson holds the interpreter for the whole of a call, and the event loop with it."""
+    match content:
+        case dict():
+            return b"{" + b",".join(_dumps(key) + b":" + _in_pieces(value) for key, value in content.items()) + b"}"
+        case list():
+            return b"[" + b",".join(map(_dumps, content)) + b"]"
+        case _:
+            return _dumps(content)
+
+
+def _dumps(content: Any) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _json_response(body: bytes) -> Response:
+    return Response(body, media_type=JSON)
 
 
 def accepted(request: Request) -> Media:

@@ -113,3 +113,10 @@ def test_arrow_is_one_column_of_vectors(dtype: str) -> None:
     table = pa.ipc.open_stream(reply.body).read_all()
     assert table.schema.field("embedding").type == pa.list_(pa.from_numpy_dtype(vectors.dtype), 3)
     assert table["embedding"].to_pylist() == vectors.tolist()
+
+
+def test_large_reply_is_spelled_as_a_small_one() -> None:
+    content = {"object": "list", "data": [{"embedding": np.arange(3, dtype=np.float32)}, {}], "usage": {"a": [1, None]}}
+    for each in (content, [np.zeros(2, dtype=np.float32)], np.eye(2, dtype=np.float32), {}, []):
+        small, large = (asyncio.run(large_json_reply(each, numbers)) for numbers in (1, LARGE_REPLY))
+        assert small.body == large.body
