@@ -60,7 +60,7 @@ def batches(requests: list[list[Unit]], concurrency: int, budget: int) -> Iterat
     while True:
         tickets = scheduler.take_batch()
         yield [ticket.unit for ticket in tickets]
-        for ticket in tickets:
+        for ticket in (each for one in tickets for each in (one, *one.twins)):
             left[ticket.flow] -= 1
             if not left[ticket.flow]:
                 del left[ticket.flow]
