@@ -7,7 +7,7 @@ they live on. This one polls nothing: a task a place starts a worker, reads its 
 the next.
 
 The first worker is started alone. The port opens as soon as its model is loaded, and what it cannot load is said once
-and ends the whole. All workers map the same file of weights, which is in memory once.
+and ends the whole. All workers map the same file of weights; what ONNX Runtime makes of them is each one's own.
 """
 
 import asyncio

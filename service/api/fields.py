@@ -88,12 +88,20 @@ def id_lists_of(value: object) -> list[list[int]]:
 
 def ids_or_lists_of(value: object) -> list[list[int]]:
     """Read token ids, or lists of them."""
-    return id_lists_of(value) if isinstance(value, list) and value and isinstance(value[0], list) else [_ids(value)]
+    items = _listed(value, "must be a list of token ids, or of such lists")
+    return id_lists_of(items) if isinstance(items[0], list) else [_ids(items)]
 
 
 def texts_or_pieces_of(value: object) -> list[str | list[str]]:
     """Read bert-as-service's `texts`: strings, or lists of word pieces."""
     return [_text_or_pieces(item, index) for index, item in enumerate(_listed(value, "must be a list"))]
+
+
+def id_of(value: object) -> str | int | None:
+    """Read the `id` that bert-as-service's clients give a request."""
+    if value is None or isinstance(value, str) or type(value) is int:
+        return value
+    raise _failure("must be a string, an integer or null")
 
 
 def _text_or_pieces(value: object, index: int) -> str | list[str]:
@@ -147,6 +155,11 @@ TeiInputs = Annotated[Texts, PlainValidator(partial(texts_or_ids_of, "inputs")),
 Source = Annotated[Texts, PlainValidator(partial(texts_of, "source")), TEXT_SCHEMA]
 Target = Annotated[Texts, PlainValidator(partial(texts_of, "target")), TEXT_SCHEMA]
 StringInputs = Annotated[Texts, PlainValidator(partial(texts_of, "inputs")), TEXT_SCHEMA]
+BertAsServiceId = Annotated[
+    str | int | None,
+    PlainValidator(id_of),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]}),
+]
 BertAsServiceTexts = Annotated[
     list[str | list[str]],
     PlainValidator(texts_or_pieces_of),

@@ -142,6 +142,7 @@ class Embedder:
         """Tokenize texts into tables, uncut; raises `InvalidInputError`, or `DeadlineError` between two texts."""
         self.check(texts)
         tables: list[list[Token]] = []
+        tokens = 0
 
         def table(text: Text) -> list[Token]:
             return self._tokenizer.tokens(text, add_special_tokens=add_special_tokens)
@@ -149,7 +150,8 @@ class Embedder:
         async with _before(deadline):
             for text in texts:
                 tables.append(await self._off_loop(len(text.value), partial(table, text)))
-                if sum(map(len, tables)) > self._limits.table_tokens:
+                tokens += len(tables[-1])
+                if tokens > self._limits.table_tokens:
                     field = text.name.partition("[")[0]
                     raise InvalidInputError(field, f"more than {self._limits.table_tokens} tokens in one request")
         return tables

@@ -202,7 +202,8 @@ class Runner:
     def _deliver(self, batch: list[Ticket], results: list[Result], started: float, seconds: float) -> None:
         """Hand a batch's results to the requests they belong to; on the event loop."""
         tokens = sum(map(len, batch))
-        self._observe(seconds / tokens / self._threads)
+        if 2 * tokens >= self._scheduler.max_batch_tokens:
+            self._observe(seconds / tokens / self._threads)
         for ticket, result in zip(batch, results, strict=True):
             if not isinstance(result, EncoderError):
                 self._cache.put(ticket.key, result)
@@ -212,6 +213,7 @@ class Runner:
         self._on_batch(BatchReport(len(batch), tokens, errors, seconds))
 
     def _observe(self, seconds_per_token: float) -> None:
+        """Learn the rate at which a queue is worked off: from full batches, for a near empty one costs much a token."""
         weight = 0.02 if self._seconds_per_token else 1.0
         self._seconds_per_token += weight * (seconds_per_token - self._seconds_per_token)
 

@@ -367,3 +367,28 @@ def test_slow_body_meets_its_deadline(start: "Start", tiny_artifact: str) -> Non
     answer = raw(service, post(b'{"input": "a', 1000))
     assert answer.startswith(b"HTTP/1.1 504 ")
     assert b'"code":"deadline_exceeded"' in answer
+
+
+def test_windows_that_would_flood_the_queue_are_not_made(http: httpx.Client) -> None:
+    """9,000 tokens in windows of 256, each a token after the last: 8,747 of them."""
+    answer = http.post("/v1/embeddings", json={"input": "a " * 9000, "truncate": {"window": 256, "stride": 1}})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+    assert answer.json()["error"]["message"] == "the request has 2239232 tokens, the queue holds 1048576"
+
+
+def test_compressed_body_is_refused_by_name(http: httpx.Client) -> None:
+    answer = http.post(
+        "/v1/embeddings", content=b"{}", headers={"content-type": "application/json", "content-encoding": "gzip"}
+    )
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Content-Encoding")
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/ready", "/health/live"])
+def test_balancers_may_ask_by_head(http: httpx.Client, path: str) -> None:
+    assert http.head(path).status_code == 200
+
+
+def test_deadline_ends_tokenizing_too(http: httpx.Client) -> None:
+    body = {"inputs": ["a " * 9000] * 200}
+    answer = http.post("/v1/tokenize", json=body, headers={"X-Request-Timeout": "0.05"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from service import __version__
-from service.api.fields import BertAsServiceTexts, Flag
+from service.api.fields import BertAsServiceId, BertAsServiceTexts, Flag
 from service.api.replies import json_reply, large_json_reply
 from service.api.requests import EncoderRoute
 from service.api.state import CurrentState
@@ -27,7 +27,7 @@ class EncodeRequest(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"id": 1, "texts": ["a ship in harbour"]}]})
 
-    id: str | int | None = None
+    id: BertAsServiceId = None
     texts: BertAsServiceTexts
     is_tokenized: Flag = False
 

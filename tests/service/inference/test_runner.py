@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -293,7 +294,7 @@ def test_full_queue_turns_away_and_says_when_to_return(make_units: MakeUnits) ->
 
     async def scenario(runner: Runner) -> None:
         gate.open.set()
-        await runner.run(make_units([100]))  # now a rate is known
+        await runner.run(make_units([200]))  # now a rate is known
         gate.open.clear()
         gate.entered.clear()
         running = asyncio.ensure_future(runner.run(make_units([100])))
@@ -324,7 +325,7 @@ def test_more_work_ahead_means_a_later_return(make_units: MakeUnits) -> None:
 
     async def scenario(runner: Runner) -> None:
         gate.open.set()
-        await runner.run(make_units([100]))
+        await runner.run(make_units([200]))
         gate.open.clear()
         gate.entered.clear()
         running = asyncio.ensure_future(runner.run(make_units([100])))
@@ -457,7 +458,7 @@ def test_what_cannot_be_served_in_time_is_turned_away_at_once(make_units: MakeUn
 
     async def scenario(runner: Runner) -> None:
         gate.open.set()
-        await runner.run(make_units([100]))  # now a rate is known
+        await runner.run(make_units([200]))  # now a rate is known
         gate.open.clear()
         gate.entered.clear()
         running = asyncio.ensure_future(runner.run(make_units([100])))
@@ -471,3 +472,18 @@ def test_what_cannot_be_served_in_time_is_turned_away_at_once(make_units: MakeUn
         await asyncio.gather(running, bulk, short)
 
     play(scenario, gate)
+
+
+def test_rate_is_not_learnt_from_batches_that_are_near_empty(make_units: MakeUnits) -> None:
+    """A service that had single short requests alone must not turn bulk away for being slow a token."""
+
+    def slow(units: Sequence[Unit]) -> list[Vectors]:
+        time.sleep(0.01)  # a batch's fixed cost: 5 ms a token for the short ones
+        return echo(units)
+
+    async def scenario(runner: Runner) -> None:
+        for _ in range(20):
+            await runner.run(make_units([2]), seconds=60)
+        assert numbers(await runner.run(make_units([200] * 20), seconds=10)) == list(range(20))
+
+    play(scenario, slow)

@@ -91,6 +91,12 @@ def test_id_comes_back_as_it_went(api: "Api", id_: object) -> None:
     assert api.post("/encode", {"id": id_, "texts": [SHIP]}).json()["id"] == id_
 
 
+@pytest.mark.parametrize("id_", [True, 1.5, [1, 2], {"a": 1}])
+def test_id_is_a_scalar(api: "Api", id_: object) -> None:
+    answer = api.post("/encode", {"id": id_, "texts": [SHIP]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "id")
+
+
 def test_default_is_the_mean_of_the_last_block_but_one_not_normalised(api: "Api", reference: Reference) -> None:
     texts = [SHIP, BOAT, BREAD, "a", "ship " * 300]
     found = vectors(api, texts)

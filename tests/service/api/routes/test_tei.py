@@ -298,6 +298,7 @@ def test_what_is_no_json_is_422(api: "Api", path: str) -> None:
         ("/", {"inputs": []}),
         ("/similarity", {"inputs": {"source_sentence": SHIP, "sentences": []}}),
         ("/tokenize", {"inputs": []}),
+        ("/decode", {"ids": []}),
     ],
 )
 def test_an_empty_batch_is_400(api: "Api", path: str, fields: dict[str, Any]) -> None:
