@@ -1,5 +1,6 @@
 """Writes an ONNX graph node by node, its weights into a file beside it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -56,6 +57,19 @@ class GraphBuilder:
         """Add a node with one output, named like the node."""
         self._nodes.append(helper.make_node(kind, inputs, [name], name=name, domain=domain, **attributes))
         return name
+
+    def choose(
+        self, name: str, condition: str, then: Callable[[], str], otherwise: Callable[[], str], shape: Shape
+    ) -> str:
+        """Add a node that runs one of two branches, whose nodes the functions add; each gives its float32 result."""
+        branches = {"then_branch": self._branch(then, shape), "else_branch": self._branch(otherwise, shape)}
+        return self.op("If", name, condition, **branches)
+
+    def _branch(self, build: Callable[[], str], shape: Shape) -> onnx.GraphProto:
+        outside, self._nodes = self._nodes, []
+        result = build()
+        inside, self._nodes = self._nodes, outside
+        return helper.make_graph(inside, result, [], [helper.make_tensor_value_info(result, TensorProto.FLOAT, shape)])
 
     def integers(self, name: str, values: list[int]) -> str:
         """Add a small constant, as shapes and axes are given to operators."""

@@ -102,7 +102,8 @@ def _verify(model: _Model, folder: Path, precision: Precision) -> dict[str, floa
     random = random_encodings(model.network, model.max_tokens)
     states = forward(model.network, model.weights, [*real, *random])
     of_real, of_random = states[: len(real)], states[len(real) :]
-    figures = verify(folder, [(real, of_real), (random, of_random)], model.network.heads, precision)
+    batches = [(real, of_real), (random, of_random), (random[:1], of_random[:1])]  # one text alone goes another way
+    figures = verify(folder, batches, model.network.heads, precision)
     if precision == "int8":
         first = replace(model.network, layers=1)
         states = forward(first, model.weights, [*real, *random], precision)

@@ -2,7 +2,8 @@
 
 The attention alone works on a padded form, [units, heads, longest, head size]. A packed row is seen there as the rows
 of its heads, [tokens x heads, head size], so that one gather leads into the padded form and one leads back, without a
-transposition: on the CPU that is a third cheaper than ONNX Runtime's own MultiHeadAttention on short texts.
+transposition: on the CPU that is a third cheaper than ONNX Runtime's own MultiHeadAttention on short texts. A text
+alone needs no padding, and so neither.
 """
 
 from collections.abc import Sequence
@@ -21,11 +22,12 @@ INPUTS: dict[str, list[str]] = {
     "attention_bias": ["units", "1", "1", "longest"],  # float32: 0, and past a text's end the lowest number
     "context_rows": ["tokens", "heads"],  # each head's row in the padded form
     "first_tokens": ["units"],  # the packed row of each [CLS]
+    "alone": [],  # bool: there is one text, which needs no padding and none of the three before
 }
-"""The graph's inputs and their axes; int32 but for the bias."""
+"""The graph's inputs and their axes; int32 where nothing else is said."""
 
 
-Feeds = dict[str, NDArray[np.int32] | NDArray[np.float32]]
+Feeds = dict[str, NDArray[np.int32] | NDArray[np.float32] | NDArray[np.bool_]]
 
 
 def pack(encodings: Sequence[Encoding], heads: int) -> Feeds:
@@ -55,4 +57,5 @@ def _layout(of: tuple[int, ...], heads: int) -> Feeds:
         "attention_bias": bias[:, None, None, :],
         "context_rows": (units[:, None] * np.int32(heads) + each_head) * longest + places[:, None],
         "first_tokens": first_tokens,
+        "alone": np.array(len(of) == 1),
     }

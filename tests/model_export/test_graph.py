@@ -83,6 +83,7 @@ def test_the_graph_is_small_and_its_weights_can_be_mapped(tiny_artifact: Path) -
     assert [value.name for value in model.graph.input] == list(INPUTS)
     types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
     assert types.pop("attention_bias") == onnx.TensorProto.FLOAT
+    assert types.pop("alone") == onnx.TensorProto.BOOL
     assert set(types.values()) == {onnx.TensorProto.INT32}
     places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in model.graph.initializer]
     outside = [place for place in places if place]

@@ -17,7 +17,7 @@ from model_export.__main__ import main
 def test_a_summary_at_the_end(tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tiny_checkpoint), str(tmp_path / "out")]) == 0
     shown = capsys.readouterr()
-    for part in ("3 layers of 60", "40 tokens at most", "pooling mean", "weights.bin", "verified on 10 texts"):
+    for part in ("3 layers of 60", "40 tokens at most", "pooling mean", "weights.bin", "verified on 11 texts"):
         assert part in shown.out
     assert not shown.err
 

@@ -23,6 +23,7 @@ def test_texts_lie_end_to_end() -> None:
         "attention_bias": [[[[0, 0, 0]]], [[[0, LOWEST, LOWEST]]], [[[0, 0, LOWEST]]]],
         "context_rows": [[0, 3], [1, 4], [2, 5], [6, 9], [12, 15], [13, 16]],
         "first_tokens": [0, 3, 4],
+        "alone": False,
     }
 
 
@@ -34,6 +35,7 @@ def test_inputs_are_the_graphs_in_name_shape_and_type() -> None:
     }
     types = {name: array.dtype for name, array in feeds.items()}
     assert types.pop("attention_bias") == np.float32
+    assert types.pop("alone") == np.bool_
     assert set(types.values()) == {np.dtype(np.int32)}
 
 
@@ -58,3 +60,4 @@ def test_a_lone_text_of_one_length_is_laid_out_as_the_first_was() -> None:
     first, second = pack([encoding(1, 2, 3)], heads=2), pack([encoding(4, 5, 6)], heads=2)
     assert second.pop("input_ids").tolist() == [4, 5, 6]
     assert second["attention_rows"].tolist() == first["attention_rows"].tolist()
+    assert second["alone"]
