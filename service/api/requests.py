@@ -3,17 +3,18 @@
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any
+from inspect import signature
+from typing import Any, get_type_hints
 
 import orjson
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from pydantic import TypeAdapter, ValidationError
 
 from service.api.errors import Shape, openai_shape
 from service.api.state import State
-from service.errors import BerthError, DeadlineError, InvalidInputError, MalformedError, TooLargeError
+from service.errors import DeadlineError, InvalidInputError, MalformedError, TooLargeError
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 LARGE_BODY = 1 << 18
@@ -53,10 +54,11 @@ class JsonRequest(Request):
                 body = await super().body()
         except TimeoutError as error:
             raise DeadlineError("the deadline passed before the body had arrived") from error
-        # The watch for a hang-up begins with the body's end and needs a few turns of the loop to tell: a client that
-        # left with its request already sent must not cost its tokenization.
-        for _ in range(WATCH_TURNS):
-            await asyncio.sleep(0)
+        # The watch for a hang-up begins with the body's end and needs a few turns of the loop to tell: where others
+        # wait, a client that left with its request already sent must not cost its tokenization.
+        if self._berth.loaded().runner.queued_units:
+            for _ in range(WATCH_TURNS):
+                await asyncio.sleep(0)
         return body
 
     async def json(self) -> Any:
@@ -84,23 +86,21 @@ class JsonRoute(APIRoute):
         state.loaded()
 
     def get_route_handler(self) -> Handler:
-        """Wrap FastAPI's handler."""
-        handle = super().get_route_handler()
+        """Read, validate and answer. FastAPI's own handler, which can do much more, takes twice as long for it."""
+        model = TypeAdapter(get_type_hints(self.endpoint, include_extras=True)["body"])
+        wanted = signature(self.endpoint).parameters.keys()
 
-        async def handle_json(request: Request) -> Response:
-            state: State = request.app.state.berth
-            request.state.error_shape = self.error_shape
+        async def handle_json(given: Request) -> Response:
+            state: State = given.app.state.berth
+            given.state.error_shape = self.error_shape
             self.admit(state)
-            _check_content_type(request)
-            request.state.deadline = asyncio.get_running_loop().time() + _timeout(
-                request, state.settings.request_timeout
-            )
-            try:
-                return await handle(JsonRequest(request.scope, request.receive))
-            except HTTPException as error:  # FastAPI hides in it whatever the reading of a body raises
-                if isinstance(error.__cause__, BerthError | ClientDisconnect):
-                    raise error.__cause__ from None
-                raise
+            _check_content_type(given)
+            given.state.deadline = asyncio.get_running_loop().time() + _timeout(given, state.settings.request_timeout)
+            request = JsonRequest(given.scope, given.receive)
+            body = _validated(model, await request.json())
+            arguments = {"body": body, "request": request, "state": state}
+            response: Response = await self.endpoint(**{name: arguments[name] for name in wanted})
+            return response
 
         return handle_json
 
@@ -111,6 +111,15 @@ class EncoderRoute(JsonRoute):
     def admit(self, state: State) -> None:
         """Raise `NotReadyError` or `OverloadedError`."""
         state.loaded().runner.admit()
+
+
+def _validated(model: TypeAdapter[Any], content: Any) -> Any:
+    """Make of a body what its route takes; raises `RequestValidationError`, as FastAPI does."""
+    try:
+        return model.validate_python(content)
+    except ValidationError as error:
+        places = [details | {"loc": ("body", *details["loc"])} for details in error.errors(include_url=False)]
+        raise RequestValidationError(places) from None
 
 
 def _check_content_type(request: Request) -> None:
