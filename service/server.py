@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +27,7 @@ from service.api.state import State
 from service.errors import ArtifactError, InvalidInputError
 from service.inference.artifact import read_artifact
 from service.metrics import Share
+from service.protocol import Protocol
 from service.settings import Settings
 
 LAST_ACCEPT_SECONDS = 2.0
@@ -72,6 +74,7 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
+                http=partial(Protocol, door=app.state.door),  # type: ignore[arg-type]  # it makes protocols, as a class does
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -9,9 +9,11 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service import __version__
+from service.api.door import Door
 from service.api.errors import ErrorBody, add_error_handlers
 from service.api.fields import FeatureFields
 from service.api.middleware import Observe
+from service.api.requests import EncoderRoute
 from service.api.routes import bert_as_service, embeddings, features, service, similarity, tei, tokens
 from service.api.state import Engine, State
 from service.api.wishes import feature_of
@@ -39,6 +41,18 @@ CALIBRATION_SECONDS = 1.0
 
 REFRESH_SECONDS = 0.2
 """How old a worker's queue depth, readiness and memory may be on the page of another."""
+
+ROUTERS = (
+    embeddings.router,
+    features.router,
+    similarity.router,
+    tokens.router,
+    service.router,
+    tei.encoding,
+    tei.tokens,
+    bert_as_service.router,
+    bert_as_service.status_router,
+)
 
 logger = logging.getLogger("berth")
 
@@ -87,18 +101,10 @@ def create_app(
     app.state.berth = state
     app.add_middleware(Observe, state=state)
     add_error_handlers(app)
-    for router in (
-        embeddings.router,
-        features.router,
-        similarity.router,
-        tokens.router,
-        service.router,
-        tei.encoding,
-        tei.tokens,
-        bert_as_service.router,
-        bert_as_service.status_router,
-    ):
+    for router in ROUTERS:
         app.include_router(router, responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}})
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, EncoderRoute)]
+    app.state.door = Door(state, {route.path: route.error_shape for route in routes})
     return app
 
 

@@ -22,6 +22,11 @@ REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 logger = logging.getLogger("berth.requests")
 
 
+def request_id(given: str) -> str:
+    """Give the id that a request brings, or a new one where it brings none that can be passed on."""
+    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
 class Observe:
     """Outermost: gives each request its id and timing headers, counts it, logs it, and stops work nobody awaits."""
 
@@ -65,8 +70,7 @@ class Exchange:
         self._started = time.perf_counter()
         self._watcher: asyncio.Task[None] | None = None
         self._handler = asyncio.current_task()
-        given = Headers(scope=scope).get("x-request-id", "")
-        self._id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self._id = request_id(Headers(scope=scope).get("x-request-id", ""))
         scope.setdefault("state", {})
 
     async def receive(self) -> Message:

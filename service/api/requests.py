@@ -110,7 +110,7 @@ class EncoderRoute(JsonRoute):
 
     def admit(self, state: State) -> None:
         """Raise `NotReadyError` or `OverloadedError`."""
-        state.loaded().runner.admit()
+        state.loaded().runner.admit_unread(state.settings.request_timeout)
 
 
 def _validated(model: TypeAdapter[Any], content: Any) -> Any:

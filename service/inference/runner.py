@@ -118,23 +118,26 @@ class Runner:
         for worker in self._workers:
             worker.join(seconds)
 
-    def admit(self, tokens: int = 1, seconds: float = math.inf) -> None:
+    def admit(self, tokens: int, seconds: float = math.inf) -> None:
         """Raise where a request of some tokens is not to be queued.
 
-        `OverloadedError`: the queue has no room for it now, or at the present rate it would not be served within
-        `seconds`. `TooLargeError`: the queue could never hold it.
+        `OverloadedError`: the queue is full, or at the present rate the request would not be served within `seconds`.
+        While it is not full, a request is taken whole, for under a load of short ones a long one would never find room.
+        `TooLargeError`: the request alone would be more than the queue holds.
         """
         if tokens > self._max_queue_tokens:
             raise TooLargeError("", f"the request has {tokens} tokens, the queue holds {self._max_queue_tokens}")
-        excess = self._scheduler.tokens + tokens - self._max_queue_tokens
-        if excess > 0:
-            raise OverloadedError("the queue is full, try again later", excess * self._seconds_per_token)
-        if (self._scheduler.tokens + tokens) * self._seconds_per_token > seconds > 0:
-            with self._changed:
-                before = self._scheduler.tokens_before(tokens)
-            late = (before + tokens) * self._seconds_per_token - seconds
-            if late > 0:
-                raise OverloadedError("the queue is too long for the request's deadline, try again later", late)
+        excess = self._scheduler.tokens - self._max_queue_tokens
+        if excess >= 0:
+            raise OverloadedError("the queue is full, try again later", (excess + tokens) * self._seconds_per_token)
+        late = (self._scheduler.tokens_before(tokens) + tokens) * self._seconds_per_token - seconds
+        if late > 0 and seconds > 0:  # a deadline that has passed already is another error
+            raise OverloadedError("the queue is too long for the request's deadline, try again later", late)
+
+    def admit_unread(self, seconds: float) -> None:
+        """Raise `OverloadedError` where a request of one text, as long as those that wait are, is not to be queued."""
+        tokens = self._scheduler.tokens // max(1, self._scheduler.units)
+        self.admit(min(max(1, tokens), self._max_queue_tokens), seconds)
 
     async def run(self, units: Sequence[Unit], *, seconds: float = math.inf) -> Encoded:
         """Encode the units of one request, of which there is at least one, if that can be done within `seconds`.

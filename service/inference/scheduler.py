@@ -83,8 +83,8 @@ class Scheduler:
                 self._take(ticket)
 
     def tokens_before(self, tokens: int) -> int:
-        """Estimate how many tokens are encoded before a newcomer of some tokens is served: as many of every flow."""
-        return sum(min(flow.tokens, tokens) for flow in self._flows)
+        """Estimate how many tokens are encoded, at most, before a newcomer of some is served: as many of every flow."""
+        return min(self.tokens, len(self._flows) * tokens)
 
     def take_batch(self) -> list[Ticket]:
         """Take the next batch: `max_batch_tokens` at most, or one longer unit alone; empty where nothing waits.

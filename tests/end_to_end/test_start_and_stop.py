@@ -163,7 +163,7 @@ def post_bulk(service: "Service") -> httpx.Response:
 
 def test_sigterm_under_load_answers_everything(start: "Start", minilm: Path) -> None:
     """Readiness goes 503 while requests are still accepted; then the port closes, and what was accepted is answered."""
-    service = start(minilm, "--shutdown-grace", "1.5", "--threads", "1")
+    service = start(minilm, "--shutdown-grace", "1.5", "--threads", "1", "--request-timeout", "300")
     with ThreadPoolExecutor(16) as pool, service.client() as http:
         answers = [pool.submit(post_bulk, service) for _ in range(12)]
         service.until(lambda: service.metric("berth_requests_in_flight") == 13)

@@ -305,7 +305,9 @@ def test_full_queue_turns_away_and_says_when_to_return(make_units: MakeUnits) ->
             await runner.run(make_units([2]))
         assert refused.value.retry_after > 0
         with pytest.raises(OverloadedError):
-            runner.admit()
+            runner.admit(1)
+        with pytest.raises(OverloadedError):
+            runner.admit_unread(60)
         with pytest.raises(TooLargeError):
             runner.admit(1001)
         gate.open.set()
