@@ -9,8 +9,8 @@ import numpy as np
 
 from bench.prose import sentences
 from bench.workloads import Drawer, Shape, Workload
-from berth.cli import artifact_folder, export_to
-from service.inference.artifact import MANIFEST, Artifact, read_artifact
+from berth.cli import artifact_folder, export_to, must_export
+from service.inference.artifact import Artifact, read_artifact
 from service.inference.encoder import CpuEncoder
 from service.inference.tokenizer import Tokenizer
 from service.inference.truncation import Truncation
@@ -55,7 +55,7 @@ def find_model(name: str | None) -> Model:
     """Load an artifact, found or exported as `berth serve` does; None is what that serves by default."""
     settings = read_settings(None, **({} if name is None else {"model": name}))
     folder = artifact_folder(settings)
-    if not (folder / MANIFEST).is_file() and export_to(folder, settings):
+    if must_export(folder, settings) and export_to(folder, settings):
         raise SystemExit(f"bench: {settings.model} could not be exported")
     return load_model(folder)
 

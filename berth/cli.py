@@ -56,7 +56,7 @@ def serve(arguments: Sequence[str]) -> int:
     start_logging()
     settings = read_settings(arguments)
     folder = artifact_folder(settings)
-    if _must_export(folder, settings) and (status := export_to(folder, settings)):
+    if must_export(folder, settings) and (status := export_to(folder, settings)):
         return status
     return serve_artifact(settings.model_copy(update={"model": str(folder)}))
 
@@ -89,7 +89,7 @@ def artifact_folder(settings: Settings) -> Path:
     return settings.cache_dir / name / f"cpu-{settings.precision}"
 
 
-def _must_export(folder: Path, settings: Settings) -> bool:
+def must_export(folder: Path, settings: Settings) -> bool:
     """Say whether there is nothing at the model's place in the cache, or what another version of Berth left there."""
     try:
         read_manifest(folder)

@@ -23,7 +23,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Ask at the door. A body that follows a refusal is read and dropped, for the next request comes behind it."""
-        refusal = self._door.refusal(self.url.partition(b"?")[0]) if self._is_plain() else None
+        path = self.url.partition(b"?")[0]
+        refusal = self._door.refusal(path, len(self.tasks)) if self._is_plain() else None
         if refusal is None:
             super().on_headers_complete()
             return

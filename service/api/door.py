@@ -29,13 +29,17 @@ class Door:
         self._shapes = {path.encode(): (path, shape) for path, shape in shapes.items()}
         self._turned_away = 0
 
-    def refusal(self, path: bytes) -> tuple[dict[str, str], bytes] | None:
-        """Give the headers and the body of the 429 for a POST to a path, or None where it may come in."""
+    def refusal(self, path: bytes, inside: int) -> tuple[dict[str, str], bytes] | None:
+        """Give the headers and the body of the 429 for a POST to a path, or None where it may come in.
+
+        `inside` counts the requests that were let in and are not answered yet.
+        """
         if path not in self._shapes or self._state.draining or self._state.engine is None:
             return None
         started = time.perf_counter()
+        runner = self._state.engine.runner
         try:
-            self._state.engine.runner.admit_unread(self._state.settings.request_timeout)
+            runner.admit_unread(self._state.settings.request_timeout, others=inside - runner.requests)
         except OverloadedError as error:
             route, shape = self._shapes[path]
             failure = failure_of(error)

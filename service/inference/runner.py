@@ -78,6 +78,8 @@ class Runner:
         self._stopping = False
         self._seconds_per_token = 0.0  # of all threads together, smoothed over some fifty batches
         self._workers: list[threading.Thread] = []
+        self.requests = 0
+        """Requests whose units wait or are being encoded."""
         self._loop: asyncio.AbstractEventLoop
 
     @property
@@ -118,8 +120,8 @@ class Runner:
         for worker in self._workers:
             worker.join(seconds)
 
-    def admit(self, tokens: int, seconds: float = math.inf) -> None:
-        """Raise where a request of some tokens is not to be queued.
+    def admit(self, tokens: int, seconds: float = math.inf, *, expected: int = 0) -> None:
+        """Raise where a request of some tokens is not to be queued, behind what waits and what is expected.
 
         `OverloadedError`: the queue is full, or at the present rate the request would not be served within `seconds`.
         While it is not full, a request is taken whole, for under a load of short ones a long one would never find room.
@@ -127,17 +129,21 @@ class Runner:
         """
         if tokens > self._max_queue_tokens:
             raise TooLargeError("", f"the request has {tokens} tokens, the queue holds {self._max_queue_tokens}")
-        excess = self._scheduler.tokens - self._max_queue_tokens
+        excess = self._scheduler.tokens + expected - self._max_queue_tokens
         if excess >= 0:
             raise OverloadedError("the queue is full, try again later", (excess + tokens) * self._seconds_per_token)
-        late = (self._scheduler.tokens_before(tokens) + tokens) * self._seconds_per_token - seconds
+        late = (self._scheduler.tokens_before(tokens) + expected + tokens) * self._seconds_per_token - seconds
         if late > 0 and seconds > 0:  # a deadline that has passed already is another error
             raise OverloadedError("the queue is too long for the request's deadline, try again later", late)
 
-    def admit_unread(self, seconds: float) -> None:
-        """Raise `OverloadedError` where a request of one text, as long as those that wait are, is not to be queued."""
-        tokens = self._scheduler.tokens // max(1, self._scheduler.units)
-        self.admit(min(max(1, tokens), self._max_queue_tokens), seconds)
+    def admit_unread(self, seconds: float, others: int = 0) -> None:
+        """Raise `OverloadedError` where a request that has not been read yet is not to be queued.
+
+        It counts as one text as long as those that wait, and so does each of the others that are being read now: what
+        comes at once would otherwise all be let in by the room for one, and be turned away when the work is done.
+        """
+        length = min(max(1, self._scheduler.tokens // max(1, self._scheduler.units)), self._max_queue_tokens)
+        self.admit(length, seconds, expected=others * length)
 
     async def run(self, units: Sequence[Unit], *, seconds: float = math.inf) -> Encoded:
         """Encode the units of one request, of which there is at least one, if that can be done within `seconds`.
@@ -163,9 +169,11 @@ class Runner:
                 raise NotReadyError("the service is shutting down")
             self._scheduler.add(job)
             self._changed.notify(len(job.tickets))
+        self.requests += 1
         try:
             await job.done
         finally:
+            self.requests -= 1
             with self._changed:
                 self._scheduler.remove(job)
         results = [job.results[index] for index in range(len(units))]
