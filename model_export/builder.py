@@ -47,9 +47,9 @@ class GraphBuilder:
         self._inputs.append(helper.make_tensor_value_info(name, data_type, shape))
         return name
 
-    def output(self, value: str, shape: Shape) -> str:
-        """Declare a float32 value an output."""
-        self._outputs.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, shape))
+    def output(self, value: str, shape: Shape, data_type: int) -> str:
+        """Declare a value an output."""
+        self._outputs.append(helper.make_tensor_value_info(value, data_type, shape))
         return value
 
     def op(self, kind: str, name: str, *inputs: str, domain: str = "", **attributes: Any) -> str:

@@ -11,7 +11,7 @@ from model_export.errors import ExportError
 from model_export.families import FAMILIES
 from model_export.families.family import Family
 from model_export.folder import whole_folder
-from model_export.graph import write_graph
+from model_export.graphs import write_graph
 from model_export.network import Network
 from model_export.reference import forward
 from model_export.samples import probe_encodings, random_encodings

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from model_export import export as export_module
-from model_export.graph import write_graph
+from model_export.graphs import write_graph
 from model_export.network import Activation, Network
 from model_export.weights import Weights
 from service.inference.artifact import Precision

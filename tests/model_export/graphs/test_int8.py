@@ -14,7 +14,7 @@ from model_export import export as export_module
 from model_export import reference
 from model_export.checkpoint import DEFAULT_ID, find_checkpoint
 from model_export.export import export
-from model_export.graph import write_graph
+from model_export.graphs import write_graph
 from model_export.network import Network
 from model_export.quantize import RECTIFIED, SYMMETRIC
 from model_export.reference import Float64Array, Rows
