@@ -20,12 +20,7 @@ class CpuGraph(Graph):
         self.builder.integers("head_rows", [-1, self.network.head_size])
 
     def embeddings(self, result: str) -> str:
-        words, types, positions = (
-            self.builder.op("Gather", f"embeddings.{table}", self.weight(f"embeddings.{table}.weight"), ids)
-            for table, ids in (("word", "input_ids"), ("type", "token_type_ids"), ("position", "position_ids"))
-        )
-        x = self.builder.op("Add", "embeddings.words_and_types", words, types)
-        return self.add_and_norm("embeddings.norm", x, positions, result)
+        return self.add_and_norm("embeddings.norm", *self.summed_embeddings(), result)
 
     def shape(self, axes: list[str]) -> Shape:
         """Give an input's shape; an axis is known by its size or else by its name."""

@@ -16,6 +16,7 @@ class Graph(ABC):
 
     data_type: int = TensorProto.FLOAT
     """Of weights and of what is computed with them."""
+    opset: int = 20
 
     def __init__(self, network: Network, weights: Weights, builder: GraphBuilder) -> None:
         self.network = network
@@ -55,6 +56,14 @@ class Graph(ABC):
             first = self.builder.op("Gather", "pooler.first", x, "first_tokens")  # [units, hidden]
             result = self.builder.op("Tanh", "pooler_output", self.linear("pooler", first))
             self.builder.output(result, ["units", self.network.hidden_size], self.data_type)
+
+    def summed_embeddings(self) -> tuple[str, str]:
+        """Look up the three embeddings of each token; the sum of the first two, and the third."""
+        words, types, positions = (
+            self.builder.op("Gather", f"embeddings.{table}", self.weight(f"embeddings.{table}.weight"), ids)
+            for table, ids in (("word", "input_ids"), ("type", "token_type_ids"), ("position", "position_ids"))
+        )
+        return self.builder.op("Add", "embeddings.words_and_types", words, types), positions
 
     def linear(self, name: str, x: str) -> str:
         return self.builder.op("Add", name, self.product(name, x), self.weight(f"{name}.bias"))
