@@ -12,12 +12,13 @@ PACKAGES = ("berth", "service", "model_export")
 EXPORT_MAY_TAKE = {
     "service.errors",
     "service.inference.artifact",
+    "service.inference.cuda_graph",
     "service.inference.packing",
     "service.inference.types",
     "service.__version__",
 }
 GROUND = {"service.errors", "service.inference.types", "service.inference.truncation"}
-FIRST_FLOOR = ["artifact", "packing", "pooling", "quantization", "scheduler", "similarity", "tokenizer"]
+FIRST_FLOOR = ["artifact", "cuda_graph", "packing", "pooling", "quantization", "scheduler", "similarity", "tokenizer"]
 HTTP = ("fastapi", "starlette", "uvicorn", "pydantic_settings", "prometheus_client")
 HEAVY = ("torch", "transformers", "sentence_transformers")
 
