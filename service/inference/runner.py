@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from service.errors import EncoderError, NotReadyError, OverloadedError, TooLargeError
+from service.errors import EncoderError, NotReadyError, OutOfMemoryError, OverloadedError, TooLargeError
 from service.inference.cache import VectorCache
 from service.inference.scheduler import Flow, Scheduler, Ticket
 from service.inference.types import Unit, Vectors
@@ -33,6 +33,8 @@ class BatchReport:
     tokens: int
     errors: int
     seconds: float
+    out_of_memory: int = 0
+    """How many runs of it, or of parts of it, the device had no memory for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +57,41 @@ class Job(Flow):
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+@dataclass(slots=True)
+class Run:
+    """A batch in an encoder: when, for how long, and how often it did not fit into memory."""
+
+    encode: Encode
+    started: float = field(default_factory=time.perf_counter)
+    seconds: float = 0.0
+    out_of_memory: int = 0
+
+
 class Runner:
-    """Owns the queue and the encoder threads; `run` is the way in, from the event loop that called `start`."""
+    """Owns the queue and the encoder threads; `run` is the way in, from the event loop that called `start`.
+
+    Each of the encoders has `threads` threads, and all serve the one queue. `longest` is the tokens that one text may
+    have: less than that a batch is never bounded to, however little memory there is.
+    """
 
     def __init__(
         self,
-        encode: Encode,
+        encoders: Sequence[Encode],
         scheduler: Scheduler,
         *,
         threads: int,
+        longest: int = 1,
         max_queue_tokens: int,
         cache: VectorCache,
         on_batch: Callable[[BatchReport], None],
     ) -> None:
-        self._encode = encode
+        self._encoders = encoders
         self._cache = cache
         self._scheduler = scheduler
         self._max_queue_tokens = max_queue_tokens
         self._on_batch = on_batch
         self._threads = threads
+        self._longest = longest
         self._changed = threading.Condition()
         self._stopping = False
         self._seconds_per_token = 0.0  # of all threads together, smoothed over some fifty batches
@@ -103,8 +121,9 @@ class Runner:
     def start(self) -> None:
         """Start the encoder threads; they end with the process or after `stop`."""
         self._loop = asyncio.get_running_loop()
-        for number in range(self._threads):
-            self._workers.append(threading.Thread(target=self._work, name=f"encoder-{number}", daemon=True))
+        for number, encode in enumerate(encode for encode in self._encoders for _ in range(self._threads)):
+            name = f"encoder-{number}"
+            self._workers.append(threading.Thread(target=self._work, args=[encode], name=name, daemon=True))
             self._workers[-1].start()
 
     def stop(self) -> None:
@@ -168,13 +187,14 @@ class Runner:
         results = [job.results[index] for index in range(len(units))]
         return Encoded(results, job.started - queued, time.perf_counter() - job.started, cached)
 
-    def _work(self) -> None:
+    def _work(self, encode: Encode) -> None:
         """Run batches until stopped; what goes wrong in one is its units' result, never this loop's end."""
         while batch := self._next_batch():
-            started = time.perf_counter()
-            results = self._encode_each([ticket.unit for ticket in batch])
+            run = Run(encode)
+            results = self._encode_each(run, [ticket.unit for ticket in batch])
+            run.seconds = time.perf_counter() - run.started
             try:
-                self._loop.call_soon_threadsafe(self._deliver, batch, results, started, time.perf_counter() - started)
+                self._loop.call_soon_threadsafe(self._deliver, batch, results, run)
             except RuntimeError:  # the event loop is closed: nobody is left to answer
                 return
 
@@ -185,32 +205,43 @@ class Runner:
                 self._changed.wait()
             return batch
 
-    def _encode_each(self, units: Sequence[Unit]) -> list[Result]:
+    def _encode_each(self, run: Run, units: Sequence[Unit]) -> list[Result]:
         """Encode a batch; where it fails, halve it and try again, so that only a unit that fails alone has an error."""
         try:
-            results: list[Result] = list(self._encode(units))
+            results: list[Result] = list(run.encode(units))
             if len(results) != len(units):
                 raise EncoderError(f"{len(results)} results for {len(units)} units")
             return results
-        except BaseException:  # whatever it is, this thread must go on
+        except BaseException as error:  # whatever it is, this thread must go on
+            if isinstance(error, OutOfMemoryError):
+                run.out_of_memory += 1
+                self._spare_memory(sum(map(len, units)) // 2)
             if len(units) == 1:
                 logger.exception("the encoder failed on a unit of %d tokens", len(units[0]))
                 return [EncoderError("the encoder failed on this text; the service's log says why")]
         half = len(units) // 2
-        return self._encode_each(units[:half]) + self._encode_each(units[half:])
+        return self._encode_each(run, units[:half]) + self._encode_each(run, units[half:])
 
-    def _deliver(self, batch: list[Ticket], results: list[Result], started: float, seconds: float) -> None:
+    def _spare_memory(self, tokens: int) -> None:
+        """Bound all batches from now on to some tokens, or to one text's most."""
+        tokens = max(tokens, self._longest)
+        with self._changed:
+            if tokens < self._scheduler.max_batch_tokens:
+                self._scheduler.max_batch_tokens = tokens
+                logger.warning("the encoder ran out of memory: batches of %d tokens from now on", tokens)
+
+    def _deliver(self, batch: list[Ticket], results: list[Result], run: Run) -> None:
         """Hand a batch's results to the requests they belong to; on the event loop."""
         tokens = sum(map(len, batch))
         if 2 * tokens >= self._scheduler.max_batch_tokens:
-            self._observe(seconds / tokens / self._threads)
+            self._observe(run.seconds / tokens / (self._threads * len(self._encoders)))
         for ticket, result in zip(batch, results, strict=True):
             if not isinstance(result, EncoderError):
                 self._cache.put(ticket.key, result)
             for each in (ticket, *ticket.twins):
-                _answer(each, result, started)
+                _answer(each, result, run.started)
         errors = sum(isinstance(result, EncoderError) for result in results)
-        self._on_batch(BatchReport(len(batch), tokens, errors, seconds))
+        self._on_batch(BatchReport(len(batch), tokens, errors, run.seconds, run.out_of_memory))
 
     def _observe(self, seconds_per_token: float) -> None:
         """Learn the rate at which a queue is worked off: from full batches, for a near empty one costs much a token."""

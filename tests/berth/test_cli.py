@@ -10,6 +10,7 @@ import pytest
 import service.__main__
 from berth.cli import artifact_folder, main
 from service.inference.artifact import read_artifact
+from service.placement import Goal
 from service.settings import Settings
 
 
@@ -95,19 +96,22 @@ def test_export_command_exports(tiny_checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_hub_id_has_its_place_in_the_cache(tmp_path: Path) -> None:
-    folder = artifact_folder(settings("intfloat/e5-small", tmp_path))
-    assert folder == tmp_path / "intfloat" / "e5-small" / "cpu-fp32"
+    settings_ = settings("intfloat/e5-small", tmp_path)
+    place = tmp_path / "intfloat" / "e5-small"
+    assert artifact_folder(settings_, Goal("cpu", "fp32")) == place / "cpu-fp32"
+    assert artifact_folder(settings_, Goal("cuda", "fp16")) == place / "cuda-fp16"
 
 
 def test_changed_checkpoint_has_another_place(tmp_path: Path) -> None:
     checkpoint = tmp_path / "tug"
     checkpoint.mkdir()
     (checkpoint / "config.json").write_text("{}")
-    before = artifact_folder(settings(checkpoint, tmp_path / "cache"))
-    assert before == artifact_folder(settings(checkpoint, tmp_path / "cache"))
+    goal = Goal("cpu", "fp32")
+    before = artifact_folder(settings(checkpoint, tmp_path / "cache"), goal)
+    assert before == artifact_folder(settings(checkpoint, tmp_path / "cache"), goal)
     assert before.parent.name.startswith("tug-")
     (checkpoint / "config.json").write_text('{"a": 1}')
-    assert artifact_folder(settings(checkpoint, tmp_path / "cache")) != before
+    assert artifact_folder(settings(checkpoint, tmp_path / "cache"), goal) != before
 
 
 def test_module_is_the_command() -> None:

@@ -13,7 +13,7 @@ DEFAULTS = {
     "model": "sentence-transformers/all-MiniLM-L6-v2",
     "served_model_name": None,
     "device": "auto",
-    "precision": "fp32",
+    "precision": None,
     "threads": None,
     "max_texts": 2048,
     "max_body_bytes": 32_000_000,

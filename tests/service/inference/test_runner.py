@@ -64,7 +64,7 @@ def play(
 
     async def main() -> None:
         runner = Runner(
-            encode,
+            [encode],
             Scheduler(max_batch_tokens),
             threads=threads,
             max_queue_tokens=max_queue_tokens,
@@ -384,7 +384,7 @@ def test_threads_end_when_the_loop_they_answer_to_is_gone(make_units: MakeUnits,
 
     async def main() -> None:
         runner = Runner(
-            gate, Scheduler(256), threads=1, max_queue_tokens=1000, cache=VectorCache(0), on_batch=lambda _: None
+            [gate], Scheduler(256), threads=1, max_queue_tokens=1000, cache=VectorCache(0), on_batch=lambda _: None
         )
         runner.start()
         request = asyncio.ensure_future(runner.run(make_units([5])))
