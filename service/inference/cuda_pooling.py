@@ -5,7 +5,7 @@ number. With the weights of one token that is `cls` or `last`, with equal ones `
 tokens share a row. Several features of one unit are several rows, so that different requests share one batch.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +47,10 @@ def wanted_by(units: Sequence[Unit]) -> dict[Feature, list[int]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoolRows:
-    """What the graph is fed, `rows` int32 and `weights` float32, both [rows, longest], and which rows are whose."""
+    """What the graph is fed, `rows` int32 and `weights` float32, both [rows, reach], and which rows are whose.
+
+    `reach` is the most tokens that any row reads: 1 where all that is asked for is `cls` or `last`.
+    """
 
     rows: Int32Array
     weights: Float32Array
@@ -62,65 +65,54 @@ class PoolRows:
 
 def pool_rows(units: Sequence[Unit], wanted: Wanted, last: int) -> PoolRows:
     """Say which rows the graph is to pool for those of a batch's features that it can pool."""
-    kinds: dict[Key, dict[int, None]] = {}
+    chosen: dict[Key, dict[int, None]] = {}
     for feature, places in wanted.items():
         if pooled_by_graph(feature, last):
-            kinds.setdefault(_key(feature), {}).update(dict.fromkeys(places))
+            chosen.setdefault(_key(feature), {}).update(dict.fromkeys(places))
+    if not chosen:
+        return PoolRows(np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32), {})
     lengths = np.array([len(unit) for unit in units], dtype=np.intp)
-    longest = int(lengths.max())
-    if not kinds:
-        return PoolRows(np.zeros((1, longest), np.int32), np.zeros((1, longest), np.float32), {})
     starts = np.cumsum(lengths) - lengths
-    parts, numbers, first = [], {}, 0
-    for key, chosen in kinds.items():
-        which = np.fromiter(chosen, dtype=np.intp)
-        parts.append(_rows(key, [units[place] for place in chosen], starts[which], longest))
+    reads, kinds, first = [], {}, 0
+    for key, of_kind in chosen.items():
+        which = np.fromiter(of_kind, dtype=np.intp)
+        reads.append(_reads(key, [units[place] for place in of_kind], starts[which], lengths[which]))
         row_of = np.zeros(len(units), dtype=np.intp)
         row_of[which] = np.arange(len(which))
-        numbers[key] = first, row_of
+        kinds[key] = first, row_of
         first += len(which)
-    return PoolRows(
-        np.concatenate([rows for rows, _ in parts]), np.concatenate([weights for _, weights in parts]), numbers
-    )
+    columns = np.arange(max(int(counts.max()) for _, _, counts in reads))
+    rows = [tokens[firsts[:, None] + np.minimum(columns, counts[:, None] - 1)] for tokens, firsts, counts in reads]
+    weights = [_weights(key, columns, counts[:, None]) for key, (_, _, counts) in zip(chosen, reads, strict=True)]
+    return PoolRows(np.concatenate(rows, dtype=np.int32, casting="same_kind"), np.concatenate(weights), kinds)
 
 
 def _key(feature: Feature) -> Key:
     return WEIGHTINGS[feature.pooling], feature.exclude_special
 
 
-def _rows(key: Key, units: Sequence[Unit], starts: IntArray, longest: int) -> tuple[Int32Array, Float32Array]:
-    """Lay out the rows of some units whose packed tokens begin at `starts`: [units, longest] each."""
+def _reads(key: Key, units: Sequence[Unit], starts: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Say what each row of a kind reads: packed rows of tokens, of all units, and of each unit its first and count."""
     weighting, without_special = key
-    lengths = np.array([len(unit) for unit in units], dtype=np.intp)
-    firsts = starts
-    tokens: IntArray | None = None
-    if without_special:
-        tokens, lengths = _kept(units, starts, lengths)
-        firsts = np.cumsum(lengths) - lengths
-    columns = np.arange(longest)
-    rows = firsts[:, None] + np.minimum(columns, lengths[:, None] - 1)  # past the end, the last of them again
-    if tokens is not None:
-        rows = tokens[rows]
-    return rows.astype(np.int32), _weights(weighting, columns, lengths[:, None])
-
-
-def _kept(units: Iterable[Unit], starts: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
-    """Give the packed rows of the tokens that are not special, end to end, and how many each unit has."""
-    special = np.concatenate([unit.encoding.special for unit in units if unit.encoding.special is not None])
     firsts = np.cumsum(lengths) - lengths
-    packed = np.arange(len(special)) + np.repeat(starts - firsts, lengths)
-    return packed[~special], np.add.reduceat(~special, firsts, dtype=np.intp)
-
-
-def _weights(weighting: Pooling, columns: IntArray, lengths: IntArray) -> Float32Array:
+    tokens = np.arange(int(lengths.sum())) + np.repeat(starts - firsts, lengths)
+    if without_special:
+        kept = ~np.concatenate([unit.encoding.special for unit in units if unit.encoding.special is not None])
+        lengths = np.add.reduceat(kept, firsts, dtype=np.intp)
+        tokens, firsts = tokens[kept], np.cumsum(lengths) - lengths
     match weighting:
         case Pooling.CLS:
-            weights = np.broadcast_to(columns == 0, (len(lengths), len(columns))).astype(np.float32)
+            return tokens, firsts, np.ones_like(lengths)
         case Pooling.LAST:
-            weights = (columns == lengths - 1).astype(np.float32)
-        case Pooling.WEIGHTED_MEAN:  # Muennighoff 2022, SGPT: a token's weight is its position, counted from 1
-            total = lengths * (lengths + 1) / 2
-            weights = np.where(columns < lengths, (columns + 1) / total, 0).astype(np.float32)
+            return tokens, firsts + lengths - 1, np.ones_like(lengths)
         case _:
-            weights = np.where(columns < lengths, 1 / lengths, 0).astype(np.float32)
-    return weights
+            return tokens, firsts, lengths
+
+
+def _weights(key: Key, columns: IntArray, counts: IntArray) -> Float32Array:
+    """Weigh the tokens that each row reads, [rows, reach]; past its end 0."""
+    if key[0] is Pooling.WEIGHTED_MEAN:  # Muennighoff 2022, SGPT: a token's weight is its position, counted from 1
+        weights = (columns + 1) / (counts * (counts + 1) / 2)
+    else:
+        weights = np.broadcast_to(1 / counts, (len(counts), len(columns)))
+    return np.where(columns < counts, weights, 0).astype(np.float32)

@@ -54,7 +54,6 @@ def provider_options(device: int, memory_limit: int | None) -> dict[str, str]:
         "device_id": str(device),
         "arena_extend_strategy": "kSameAsRequested",  # the other one doubles: up to twice the memory that is needed
         "use_tf32": "0",  # fp32 means fp32
-        "enable_skip_layer_norm_strict_mode": "1",  # sums in fp32 under fp16 activations
     }
     return options if memory_limit is None else options | {"gpu_mem_limit": str(memory_limit)}
 

@@ -78,8 +78,15 @@ def test_max_shares_the_rows_of_the_mean() -> None:
 def test_there_is_a_row_where_nothing_is_pooled() -> None:
     units = [unit(4, Feature(Pooling.NONE, (LAST,))), unit(9, Feature(Pooling.MEAN, (1,)))]
     rows = pool_rows(units, wanted_by(units), LAST)
-    assert rows.rows.tolist() == [[0] * 9]
-    assert rows.weights.tolist() == [[0] * 9]
+    assert rows.rows.tolist() == [[0]]
+    assert rows.weights.tolist() == [[0]]
+
+
+def test_rows_reach_no_further_than_what_they_read() -> None:
+    units = [unit(20, Feature(Pooling.CLS, (LAST,))), unit(9, Feature(Pooling.LAST, (LAST,)))]
+    rows = pool_rows(units, wanted_by(units), LAST)
+    assert rows.rows.tolist() == [[0], [28]]
+    assert rows.weights.tolist() == [[1], [1]]
 
 
 def test_arrays_are_as_the_graph_wants_them() -> None:
@@ -87,7 +94,7 @@ def test_arrays_are_as_the_graph_wants_them() -> None:
     rows = pool_rows(units, wanted_by(units), LAST)
     assert (str(rows.rows.dtype), str(rows.weights.dtype)) == ("int32", "float32")
     assert rows.rows.shape == rows.weights.shape
-    assert rows.rows.shape[1] == 9
+    assert rows.rows.shape[1] == 4
     assert rows.rows.min() >= 0
     assert rows.rows.max() < 13
 

@@ -2,26 +2,15 @@
 
 import ctypes
 import gc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from service.inference.staging import Block, PinnedMemory, Staging
 
-
-class PlainMemory:
-    """Memory that no GPU knows of; counts what is taken of it."""
-
-    def __init__(self) -> None:
-        self.taken: list[int] = []
-
-    def select_gpu(self) -> None:
-        pass
-
-    def __call__(self, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        self.taken.append(size)
-        return np.zeros(size, dtype=np.uint8)
+if TYPE_CHECKING:
+    from tests.service.inference.conftest import PlainMemory
 
 
 class FakeRuntime:
@@ -56,8 +45,8 @@ class FakeRuntime:
         return 0
 
 
-def test_arrays_of_a_block_do_not_overlap() -> None:
-    block = Block(PlainMemory())
+def test_arrays_of_a_block_do_not_overlap(plain_memory: "PlainMemory") -> None:
+    block = Block(plain_memory)
     block.prepare([4 * 7, 2 * 6, 4])
     arrays = [block.array((7,), np.int32), block.array((2, 3), np.float16), block.array((1,), np.float32)]
     for number, array in enumerate(arrays):
@@ -66,27 +55,26 @@ def test_arrays_of_a_block_do_not_overlap() -> None:
     assert all(array.ctypes.data % array.itemsize == 0 for array in arrays)
 
 
-def test_block_is_used_again_and_grows() -> None:
-    memory = PlainMemory()
-    block = Block(memory)
+def test_block_is_used_again_and_grows(plain_memory: "PlainMemory") -> None:
+    block = Block(plain_memory)
     for size in (1000, 10, 1000, 5000, 4999):
         block.prepare([size])
         assert len(block.array((size,), np.uint8)) == size
-    assert len(memory.taken) == 2
-    assert memory.taken[0] >= 1000
-    assert memory.taken[1] >= 5000
+    assert len(plain_memory.taken) == 2
+    assert plain_memory.taken[0] >= 1000
+    assert plain_memory.taken[1] >= 5000
 
 
-def test_there_are_as_many_blocks_as_batches_in_flight() -> None:
-    staging = Staging(PlainMemory())
+def test_there_are_as_many_blocks_as_batches_in_flight(plain_memory: "PlainMemory") -> None:
+    staging = Staging(plain_memory)
     with staging.block() as first, staging.block() as second:
         assert first is not second
     with staging.block() as third:
         assert third in {first, second}
 
 
-def test_block_comes_back_from_a_batch_that_failed() -> None:
-    staging = Staging(PlainMemory())
+def test_block_comes_back_from_a_batch_that_failed(plain_memory: "PlainMemory") -> None:
+    staging = Staging(plain_memory)
     with pytest.raises(KeyError), staging.block() as first:
         raise KeyError
     with staging.block() as second:
