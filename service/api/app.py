@@ -16,7 +16,7 @@ from service.api.routes import bert_as_service, embeddings, features, service, s
 from service.api.state import Engine, State
 from service.api.wishes import feature_of
 from service.cores import available_cores
-from service.errors import ArtifactError, DeviceError
+from service.errors import ArtifactError, DeviceError, EncoderError
 from service.inference.artifact import Artifact, Target
 from service.inference.cache import VectorCache
 from service.inference.calibration import CalibrationFile, best_budget, token_rates
@@ -139,7 +139,12 @@ async def _calibrate(state: State, engine: Engine) -> None:
     if state.settings.max_batch_tokens is not None or file.read() is not None:
         return
     encode = engine.encoders[0]
-    rates = await asyncio.to_thread(token_rates, encode, state.manifest, CALIBRATION_SECONDS[state.manifest.target])
+    seconds = CALIBRATION_SECONDS[state.manifest.target]
+    try:
+        rates = await asyncio.to_thread(token_rates, encode, state.manifest, seconds)
+    except EncoderError as error:
+        logger.warning("the calibration failed: %s", error)
+        return
     budget = best_budget(rates)
     engine.runner.max_batch_tokens = budget
     if isinstance(encode, CudaEncoder):

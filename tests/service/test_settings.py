@@ -62,6 +62,10 @@ def test_variable_goes_before_default_and_flag_before_variable(monkeypatch: pyte
         (["--shutdown-grace", "0"], "shutdown_grace", 0),
         (["--shutdown-timeout", "1.5"], "shutdown_timeout", 1.5),
         (["--device", "cpu"], "device", "cpu"),
+        (["--device", "cuda"], "device", "cuda"),
+        (["--device", "cuda:0,3"], "device", "cuda:0,3"),
+        (["--precision", "fp16"], "precision", "fp16"),
+        (["--gpu-memory-limit", "2000000000"], "gpu_memory_limit", 2_000_000_000),
     ],
     ids=str,
 )
@@ -124,6 +128,11 @@ def test_unknown_variables(names: list[str], unknown: list[str]) -> None:
         ("shutdown_grace", "-1"),
         ("shutdown_timeout", "soon"),
         ("device", "abacus"),
+        ("device", "cuda:"),
+        ("device", "cuda:first"),
+        ("device", "cuda:0,0"),
+        ("device", "cuda:-1"),
+        ("gpu_memory_limit", "8"),
         ("precision", "fp64"),
     ],
 )
