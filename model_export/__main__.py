@@ -18,6 +18,7 @@ examples:
   python -m model_export {DEFAULT_ID} artifacts/minilm
   python -m model_export ~/models/my-bert artifacts/my-bert
   python -m model_export intfloat/e5-small@main artifacts/e5-small
+  python -m model_export {DEFAULT_ID} artifacts/minilm-cuda --target cuda
 """
 
 
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("out", metavar="OUT", type=Path, help="the folder to write; an artifact in it is replaced")
     command.add_argument("--target", choices=get_args(Target), default="cpu", help="where it will run (default: cpu)")
     command.add_argument(
-        "--precision", choices=get_args(Precision), default="fp32", help="of weights and products (default: fp32)"
+        "--precision", choices=get_args(Precision), help="of weights and products (default: cpu fp32, cuda fp16)"
     )
     return command
 
@@ -81,6 +82,8 @@ def describe(summary: Summary) -> str:
         f"  verified on {figures['texts']:.0f} texts, every layer: at most {figures['max_relative_difference']:.1e} "
         f"off the float64 forward pass, 1 - cosine ≤ {1 - figures['min_cosine']:.1e}",
     ]
+    if summary.note:
+        lines.append(f"  in {manifest.precision}, not as asked: {summary.note}")
     if summary.left_out:
         lines.append(f"  left out, as parts of heads: {', '.join(summary.left_out)}")
     return "\n".join([*lines, f"  {summary.seconds:.1f} s"])

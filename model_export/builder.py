@@ -6,20 +6,20 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 import onnx
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model_export.quantize import Int8Array
 from service.inference.artifact import WEIGHTS
 from service.inference.types import Float32Array
 
-OPSET = 20
 IR_VERSION = 10
 MICROSOFT = "com.microsoft"
 PAGE = 4096
 """Weights begin at a multiple of this, so that ONNX Runtime maps them instead of copying them."""
 
 Shape = list[int | str]
+Float16Array = NDArray[np.float16]
 
 
 class GraphBuilder:
@@ -47,9 +47,9 @@ class GraphBuilder:
         self._inputs.append(helper.make_tensor_value_info(name, data_type, shape))
         return name
 
-    def output(self, value: str, shape: Shape) -> str:
-        """Declare a float32 value an output."""
-        self._outputs.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, shape))
+    def output(self, value: str, shape: Shape, data_type: int) -> str:
+        """Declare a value an output."""
+        self._outputs.append(helper.make_tensor_value_info(value, data_type, shape))
         return value
 
     def op(self, kind: str, name: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -66,8 +66,8 @@ class GraphBuilder:
         self._initializers.append(numpy_helper.from_array(np.array(value, dtype=dtype), name))
         return name
 
-    def weight(self, name: str, array: Float32Array | Int8Array) -> str:
-        """Write a tensor of float32 or int8 to the weights' file and refer to it."""
+    def weight(self, name: str, array: Float32Array | Float16Array | Int8Array) -> str:
+        """Write a tensor to the weights' file and refer to it."""
         self._weights.seek(-self._weights.tell() % PAGE, 1)
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         tensor = TensorProto(name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL)
@@ -78,8 +78,8 @@ class GraphBuilder:
         self._initializers.append(tensor)
         return name
 
-    def model(self) -> onnx.ModelProto:
-        """Close the graph."""
+    def model(self, opset: int) -> onnx.ModelProto:
+        """Close the graph; its operators are those of an opset of ONNX, and ONNX Runtime's own."""
         graph = helper.make_graph(self._nodes, "berth", self._inputs, self._outputs, self._initializers)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        opsets = [helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="berth")

@@ -5,3 +5,7 @@ from service.errors import BerthError
 
 class ExportError(BerthError):
     """One line that says what is wrong and where, for the person who asked for the export."""
+
+
+class HalfError(ExportError):
+    """Why float16 does not do for a model; the export goes on in float32."""

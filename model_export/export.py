@@ -7,22 +7,25 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from model_export.checkpoint import Checkpoint, find_checkpoint
-from model_export.errors import ExportError
+from model_export.comparison import Batch
+from model_export.errors import ExportError, HalfError
 from model_export.families import FAMILIES
 from model_export.families.family import Family
 from model_export.folder import whole_folder
-from model_export.graph import write_graph
+from model_export.graphs import GRAPHS, write_graph
 from model_export.network import Network
 from model_export.reference import forward
 from model_export.samples import probe_encodings, random_encodings
 from model_export.sentence_transformers import Usage, read_usage
 from model_export.tensors import open_tensors
 from model_export.tokenizer import read_tokenizer
-from model_export.verify import LIMITS, PROBE_LAYERS, PROBE_TOLERANCES, verify, verify_rounded
+from model_export.verify import PROBE_LAYERS, probe_tolerance, verify, verify_rounded
+from model_export.verify_cuda import verify_cuda
 from model_export.weights import Weights, match_weights
 from service import __version__
 from service.inference import artifact
 from service.inference.artifact import Manifest, Precision, Probe, Source, Target
+from service.inference.types import Encoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Summary:
     """Bytes of each file."""
     left_out: list[str]
     """The checkpoint's tensors that belong to heads."""
+    note: str | None
+    """Why the graph is not in the precision that was asked for."""
     seconds: float
 
 
@@ -51,22 +56,30 @@ class _Model:
     max_tokens: int
 
 
-def export(checkpoint: str, out: Path, target: Target = "cpu", precision: Precision = "fp32") -> Summary:
-    """Export a checkpoint (a folder or a model id) to the folder `out`; `ExportError` says in one line why it can't."""
+def export(checkpoint: str, out: Path, target: Target = "cpu", precision: Precision | None = None) -> Summary:
+    """Export a checkpoint (a folder or a model id) to the folder `out`; `ExportError` says in one line why it can't.
+
+    The precision is the target's own where none is given. Where float16 does not do for the model, the graph is in
+    float32, and the summary says why.
+    """
     start = time.monotonic()
-    if target != "cpu" or precision not in LIMITS:
-        raise ExportError(
-            f"target {target} with precision {precision} is not built yet; cpu with {' or '.join(LIMITS)} is"
-        )
+    precision = precision or artifact.DEFAULT_PRECISIONS[target]
+    if precision not in GRAPHS[target]:
+        built = " or ".join(GRAPHS[target])
+        raise ExportError(f"target {target} with precision {precision} is not built yet; {target} with {built} is")
     model = _read(find_checkpoint(checkpoint))
+    note = None
     with whole_folder(out) as folder:
         model.tokenizer.save(str(folder / artifact.TOKENIZER), pretty=False)
-        write_graph(model.network, model.weights, folder, precision)
-        verification = _verify(model, folder, precision)
-        manifest = _manifest(model, folder, verification, target, precision)
+        try:
+            figures = _write_and_verify(model, folder, target, precision)
+        except HalfError as error:
+            note, precision = str(error), "fp32"
+            figures = _write_and_verify(model, folder, target, precision)
+        manifest = _manifest(model, folder, figures, target, precision)
         (folder / artifact.MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    return Summary(out, manifest, sizes, model.weights.left_out, time.monotonic() - start)
+    return Summary(out, manifest, sizes, model.weights.left_out, note, time.monotonic() - start)
 
 
 def _read(source: Checkpoint) -> _Model:
@@ -92,25 +105,35 @@ def _read(source: Checkpoint) -> _Model:
     )
 
 
-def _verify(model: _Model, folder: Path, precision: Precision) -> dict[str, float]:
-    """Hold the graph against the reference, and write the reference's vectors down as probes.
+def _write_and_verify(model: _Model, folder: Path, target: Target, precision: Precision) -> dict[str, float]:
+    """Write the graph, hold it against the reference, and write the reference's vectors down as probes.
 
-    What is rounded differs from the float64 pass by more than many a mistake does. So its first layer, in which every
+    What int8 rounds differs from the float64 pass by more than many a mistake does. So its first layer, in which every
     kind of product has its part, is held against a reference that rounds alike, and the probes are of that layer.
     """
-    real = probe_encodings(model.tokenizer, model.max_tokens)
-    random = random_encodings(model.network, model.max_tokens)
-    states = forward(model.network, model.weights, [*real, *random])
-    of_real, of_random = states[: len(real)], states[len(real) :]
-    figures = verify(folder, [(real, of_real), (random, of_random)], model.network.heads, precision)
+    write_graph(model.network, model.weights, folder, target, precision)
+    texts = probe_encodings(model.tokenizer, model.max_tokens), random_encodings(model.network, model.max_tokens)
+    batches = _batches(model.network, model.weights, texts)
+    if target == "cuda":
+        figures = verify_cuda(model.network, model.weights, folder, batches, precision)
+    else:
+        figures = verify(folder, batches, model.network.heads, precision)
     if precision == "int8":
-        first = replace(model.network, layers=1)
-        states = forward(first, model.weights, [*real, *random], precision)
-        of_real, of_random = states[: len(real)], states[len(real) :]
-        figures |= verify_rounded(folder, [(real, of_real), (random, of_random)], model.network.heads)
+        batches = _batches(replace(model.network, layers=1), model.weights, texts, precision)
+        figures |= verify_rounded(folder, batches, model.network.heads)
+    [(real, of_real), _] = batches
     means = [text.hidden[-1].mean(axis=0).astype("float32") for text in of_real]
     artifact.write_probes(folder, [Probe(*pair) for pair in zip(real, means, strict=True)])
     return figures
+
+
+def _batches(
+    network: Network, weights: Weights, texts: tuple[list[Encoding], list[Encoding]], precision: Precision = "fp32"
+) -> list[Batch]:
+    """Compute what the texts must come to: the real ones and the random ones, in one pass over the weights."""
+    real, random = texts
+    states = forward(network, weights, [*real, *random], precision)
+    return [(real, states[: len(real)]), (random, states[len(real) :])]
 
 
 def _manifest(
@@ -136,7 +159,7 @@ def _manifest(
         target=target,
         precision=precision,
         verification=verification,
-        probe_tolerance=PROBE_TOLERANCES[precision],
+        probe_tolerance=probe_tolerance(precision, verification),
         probe_layer=PROBE_LAYERS[precision],
         files={name: artifact.sha256(folder / name) for name in written},
     )

@@ -1,12 +1,17 @@
 """A network's tensors under our own names, each found in the checkpoint and of the shape it must have."""
 
 from dataclasses import dataclass
+from typing import Self
 
-from model_export.errors import ExportError
+import numpy as np
+
+from model_export.errors import ExportError, HalfError
 from model_export.families.family import Family
 from model_export.network import POOLER, Network
 from model_export.tensors import Tensors
 from service.inference.types import Float32Array
+
+LARGEST_FLOAT16 = 65504.0
 
 OLD_ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
 """Norms were named so by checkpoints that were converted from TensorFlow."""
@@ -28,6 +33,23 @@ class Weights:
     def __getitem__(self, name: str) -> Float32Array:
         """Read a tensor by our name."""
         return self.tensors.read(self.names[name])
+
+
+class HalfWeights(Weights):
+    """The same tensors rounded to float16, still in arrays of float32."""
+
+    @classmethod
+    def of(cls, weights: Weights) -> Self:
+        """Take a checkpoint's weights, to be rounded as they are asked for."""
+        return cls(weights.tensors, weights.names, weights.left_out)
+
+    def __getitem__(self, name: str) -> Float32Array:
+        """Read a tensor by our name; raises `HalfError` where float16 does not hold it."""
+        tensor = super().__getitem__(name)
+        largest = float(np.abs(tensor).max())
+        if largest > LARGEST_FLOAT16:
+            raise HalfError(f"{name} holds {largest:.3g}, and float16 at most {LARGEST_FLOAT16:.0f}")
+        return tensor.astype(np.float16).astype(np.float32)
 
 
 def match_weights(network: Network, family: Family, tensors: Tensors) -> Weights:

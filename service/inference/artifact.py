@@ -24,6 +24,9 @@ slower than the two operators it replaces, and its fused bias + GELU a tenth."""
 Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8"]
 
+DEFAULT_PRECISIONS: dict[Target, Precision] = {"cpu": "fp32", "cuda": "fp16"}
+"""What is exported where no precision is asked for."""
+
 
 class Source(BaseModel):
     """Where the checkpoint came from."""
@@ -59,8 +62,10 @@ class Manifest(BaseModel):
     similarity: Metric
     target: Target
     precision: Precision
+    """Of the graph as it is, which is fp32 where fp16 was asked for and does not do for the model."""
     verification: dict[str, float]
-    """How far the graph was from the float64 forward pass, as measured by the export."""
+    """How far the graph was from the float64 forward pass, as measured by the export: for the CPU by running it, for
+    CUDA by computing it on the CPU, node by node."""
     probe_tolerance: float
     """The largest difference from a probe's vector, as a share of that vector's length, that a device may show."""
     probe_layer: int | None = None

@@ -12,8 +12,10 @@ from transformers import BertModel
 
 from model_export.checkpoint import DEFAULT_ID
 from model_export.errors import ExportError
+from model_export.evaluation import Evaluation
 from model_export.export import export
-from service.inference.artifact import GRAPH, SLOW_FUSIONS, Precision
+from model_export.verify_cuda import pack_cuda
+from service.inference.artifact import GRAPH, SLOW_FUSIONS, Precision, Target, read_manifest
 from service.inference.packing import pack
 from service.inference.types import Encoding, Float32Array
 
@@ -84,10 +86,10 @@ def draw() -> Draw:
 def refused(tmp_path: Path) -> Refused:
     """Give a function that exports, expects one line with a text in it, and nothing left behind."""
 
-    def check(checkpoint: Path | str, message: str, precision: Precision = "fp32") -> None:
+    def check(checkpoint: Path | str, message: str, precision: Precision | None = None, target: Target = "cpu") -> None:
         parent = tmp_path / "artifacts"
         with pytest.raises(ExportError) as caught:
-            export(str(checkpoint), parent / "refused", precision=precision)
+            export(str(checkpoint), parent / "refused", target, precision)
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
         assert not parent.exists() or not list(parent.iterdir())
@@ -111,3 +113,22 @@ def tiny_int8(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -
 def minilm_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the default model, exported in int8."""
     return export(DEFAULT_ID, tmp_path_factory.mktemp("artifact") / "minilm-int8", precision="int8").folder
+
+
+@pytest.fixture(scope="session")
+def tiny_cuda(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """Give the tiny checkpoint, exported for CUDA in fp16."""
+    return export(str(tiny_checkpoint), tmp_path_factory.mktemp("artifact") / "tiny-cuda", "cuda").folder
+
+
+@pytest.fixture(scope="session")
+def compute_graph() -> RunGraph:
+    """Give a function that computes an artifact's CUDA graph on a batch; a row of mean pooling for each text."""
+    evaluations: dict[Path, Evaluation] = {}
+
+    def compute(artifact: Path, encodings: Sequence[Encoding]) -> Outputs:
+        if artifact not in evaluations:
+            evaluations[artifact] = Evaluation(artifact)
+        return evaluations[artifact](pack_cuda(encodings, read_manifest(artifact).has_pooler))
+
+    return compute

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from model_export import export as export_module
-from model_export.graph import write_graph
+from model_export.graphs import write_graph
 from model_export.network import Activation, Network
 from model_export.weights import Weights
-from service.inference.artifact import Precision
+from service.inference.artifact import Precision, Target
+
+KINDS = [("cpu", "fp32"), ("cpu", "int8"), ("cuda", "fp16"), ("cuda", "fp32")]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize(("target", "precision"), KINDS)
 @pytest.mark.parametrize(
     "mistake",
     [{"activation": Activation.GELU_TANH}, {"activation": Activation.RELU}, {"epsilon": 1e-4}],
@@ -24,33 +26,38 @@ def test_a_wrong_graph_is_refused(
     refused: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     mistake: dict[str, Any],
+    target: Target,
     precision: Precision,
 ) -> None:
-    def write(network: Network, weights: Weights, folder: Path, precision: Precision) -> None:
-        write_graph(replace(network, **mistake), weights, folder, precision)
+    def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
+        write_graph(replace(network, **mistake), weights, folder, target, precision)
 
     monkeypatch.setattr(export_module, "write_graph", write)
-    refused(tiny_checkpoint, " of the graph is off ", precision)
+    refused(tiny_checkpoint, " of the graph is off ", precision, target)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize(("target", "precision"), KINDS)
 def test_a_swapped_weight_is_refused(
-    tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch, precision: Precision
+    tiny_checkpoint: Path,
+    refused: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    target: Target,
+    precision: Precision,
 ) -> None:
-    def write(network: Network, weights: Weights, folder: Path, precision: Precision) -> None:
+    def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
         key, value = "layer.1.key.weight", "layer.1.value.weight"
         names = weights.names | {key: weights.names[value], value: weights.names[key]}
-        write_graph(network, replace(weights, names=names), folder, precision)
+        write_graph(network, replace(weights, names=names), folder, target, precision)
 
     monkeypatch.setattr(export_module, "write_graph", write)
-    refused(tiny_checkpoint, "hidden_state_2 of the graph is off the float64 forward pass by ", precision)
+    refused(tiny_checkpoint, "hidden_state_2 of the graph is off the float64 forward pass by ", precision, target)
 
 
 def test_a_graph_that_cannot_be_loaded_is_refused(
     tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(network: Network, weights: Weights, folder: Path, precision: Precision) -> None:
-        write_graph(network, weights, folder, precision)
+    def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
+        write_graph(network, weights, folder, target, precision)
         (folder / "weights.bin").write_bytes(b"")
 
     monkeypatch.setattr(export_module, "write_graph", write)

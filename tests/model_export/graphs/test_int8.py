@@ -14,13 +14,13 @@ from model_export import export as export_module
 from model_export import reference
 from model_export.checkpoint import DEFAULT_ID, find_checkpoint
 from model_export.export import export
-from model_export.graph import write_graph
+from model_export.graphs import write_graph
 from model_export.network import Network
 from model_export.quantize import RECTIFIED, SYMMETRIC
 from model_export.reference import Float64Array, Rows
 from model_export.weights import Weights
 from service.errors import ArtifactError
-from service.inference.artifact import GRAPH, WEIGHTS, Artifact, Precision, read_artifact
+from service.inference.artifact import GRAPH, WEIGHTS, Artifact, Precision, Target, read_artifact
 from service.inference.encoder import CpuEncoder
 from service.inference.probes import check_probes
 from service.inference.types import Encoding, Float32Array, Unit, Vectors
@@ -104,8 +104,8 @@ def test_the_weights_of_the_layers_are_int8(tiny_int8: Path) -> None:
 def test_a_graph_that_rounds_otherwise_is_refused(
     tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(network: Network, weights: Weights, folder: Path, precision: Precision) -> None:
-        write_graph(network, weights, folder, precision)
+    def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
+        write_graph(network, weights, folder, target, precision)
         _cut_weights(folder)
 
     monkeypatch.setattr(export_module, "write_graph", write)

@@ -1,0 +1,189 @@
+"""The CUDA graph computed on the CPU, node by node, as its kernels compute: what an export can know without a card.
+
+ONNX's reference evaluator walks the graph. The operators whose kernels store numbers of the graph's type are ours: they
+compute in float32 and round where the kernel stores. Those of com.microsoft follow docs/ContribOperators.md of ONNX
+Runtime and its contrib_ops/cuda/bert.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import DTypeLike, NDArray
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+from model_export.builder import MICROSOFT
+from model_export.errors import ExportError
+from service.inference.artifact import GRAPH
+from service.inference.types import Float32Array
+
+Int32Array = NDArray[np.int32]
+Feeds = Mapping[str, Int32Array | Float32Array]
+
+
+class Evaluation:
+    """A graph with its weights, ready to be computed, and the largest number of its own type that it ever held."""
+
+    def __init__(self, folder: Path) -> None:
+        self.largest = 0.0
+        """Before it was rounded, so that it may be more than float16 holds; infinities, which follow, are not it."""
+        self.largest_at = ""
+        """The node that it came from."""
+        self._rounded = True
+        operators = [self._operator(*key, compute) for key, compute in OPERATORS.items()]
+        self._evaluator = ReferenceEvaluator(onnx.load(folder / GRAPH), new_ops=operators)
+
+    def __call__(self, feeds: Feeds, rounded: bool = True) -> dict[str, Float32Array]:
+        """Compute all outputs; without rounding, as if all but the weights were float32."""
+        self._rounded = rounded
+        with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaNs are the caller's to see
+            values = self._evaluator.run(None, dict(feeds))
+        return {
+            name: value.astype(np.float32) for name, value in zip(self._evaluator.output_names, values, strict=True)
+        }
+
+    def _operator(self, domain: str, kind: str, compute: Callable[..., Float32Array]) -> type[OpRun]:
+        """Make one of the evaluator's classes of a function of float32 arrays; what it returns is stored."""
+        evaluation = self
+
+        def run(operator: Any, *inputs: Any, **_: Any) -> tuple[Any]:
+            kernel = _Kernel(evaluation, operator.onnx_node.name, inputs[0].dtype)
+            attributes = {given.name: getattr(operator, given.name) for given in operator.onnx_node.attribute}
+            exact = (x.astype(np.float32) if x is not None and x.dtype == np.float16 else x for x in inputs)
+            stored = kernel.store(compute(kernel, *exact, **attributes))
+            return (stored.astype(inputs[0].dtype) if evaluation._rounded else stored,)
+
+        return type(kind, (OpRun,), {"op_domain": domain, "_run": run})
+
+
+class _Kernel:
+    """A node while it is computed: where its numbers pass on their way to memory."""
+
+    def __init__(self, evaluation: Evaluation, name: str, dtype: DTypeLike) -> None:
+        self._evaluation = evaluation
+        self._name = name
+        self._dtype = dtype
+
+    def see(self, x: Float32Array) -> Float32Array:
+        """Notice the largest number of what some kernels keep in the graph's type, others in float32."""
+        largest = float(np.abs(x).max(initial=0, where=np.isfinite(x)))
+        if largest > self._evaluation.largest:
+            self._evaluation.largest, self._evaluation.largest_at = largest, self._name
+        return x
+
+    def store(self, x: Float32Array) -> Float32Array:
+        """Round to the graph's type."""
+        self.see(x)
+        return x.astype(self._dtype).astype(np.float32) if self._evaluation._rounded else x
+
+
+def _matmul(_: _Kernel, a: Float32Array, b: Float32Array) -> Float32Array:
+    product: Float32Array = a @ b
+    return product
+
+
+def _add(_: _Kernel, a: Float32Array, b: Float32Array) -> Float32Array:
+    return a + b
+
+
+def _tanh(_: _Kernel, x: Float32Array) -> Float32Array:
+    return np.tanh(x)
+
+
+def _skip_norm(
+    kernel: _Kernel, x: Float32Array, skip: Float32Array, *vectors: Float32Array, epsilon: float
+) -> Float32Array:
+    """Normalize x + skip + bias, the vectors being scale, shift and perhaps a bias, each [hidden].
+
+    The sum is stored; its mean and its variance are float32.
+    """
+    _demand("SkipLayerNormalization", x.shape == skip.shape, *(vector.shape == x.shape[-1:] for vector in vectors))
+    scale, shift, *bias = vectors
+    total = kernel.store(x + bias[0] + skip if bias else x + skip)
+    centred = total - total.mean(axis=-1, keepdims=True)
+    deviation = np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + np.float32(epsilon))
+    rows: Float32Array = centred / deviation * scale + shift
+    return rows
+
+
+def _bias_gelu(kernel: _Kernel, x: Float32Array, bias: Float32Array) -> Float32Array:
+    """Multiply x by the share of the normal distribution below x; the share is stored (`_Normcdf` in common.cuh)."""
+    _demand("BiasGelu", bias.shape == x.shape[-1:])
+    x = kernel.store(x + bias)
+    share: Float32Array = (1 + _erf(x * np.float32(0.5**0.5))) / np.float32(2)
+    return np.multiply(x, kernel.store(share))
+
+
+def _erf(x: Float32Array) -> Float32Array:
+    """The error function within 1.5e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26."""
+    t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    rows: Float32Array = np.copysign(1 - series * np.exp(-np.square(x)), x)
+    return rows
+
+
+def _fast_gelu(kernel: _Kernel, x: Float32Array, bias: Float32Array) -> Float32Array:
+    """The approximation by tanh, with the constants of ContribOperators.md."""
+    _demand("FastGelu", bias.shape == x.shape[-1:])
+    x = kernel.store(x + bias)
+    rows: Float32Array = x * (1 + np.tanh(np.float32(0.797885) * x + np.float32(0.035677) * x**3)) / np.float32(2)
+    return rows
+
+
+def _packed_attention(
+    kernel: _Kernel,
+    query: Float32Array,
+    _key: None,
+    _value: None,
+    bias: Float32Array,
+    token_offset: Int32Array,
+    cumulative_sequence_length: Int32Array,
+    *,
+    num_heads: int,
+    scale: float,
+) -> Float32Array:
+    """Attend in the padded form that token_offset leads to, the keys past a text's end, by its length, left out.
+
+    `query` [tokens, heads, 3, head size] is all that is asked; the bias is that of all queries, all keys, all values.
+    Scores are seen before they are scaled, as some kernels keep them; what the values are summed by is stored.
+    """
+    tokens, heads, _, size = query.shape
+    units, longest = token_offset.shape
+    _demand(
+        "PackedMultiHeadAttention",
+        query.shape == (tokens, num_heads, 3, size),
+        bias.shape == (3 * heads * size,),
+        cumulative_sequence_length.shape == (units + 1,),
+    )
+    places = token_offset.ravel()[:tokens]
+    padded = np.zeros((units * longest, 3, heads, size), np.float32)
+    padded[places] = kernel.store(query.swapaxes(1, 2) + bias.reshape(3, heads, size))
+    # each [units, heads, longest, head size]
+    queries, keys, values = padded.reshape(units, longest, 3, heads, size).transpose(2, 0, 3, 1, 4)
+    scores = kernel.see(queries @ keys.swapaxes(2, 3)) * np.float32(scale)
+    outside = np.arange(longest) >= np.diff(cumulative_sequence_length)[:, None]
+    scores += np.where(outside, np.float32(-np.inf), np.float32(0))[:, None, None]
+    shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    shares /= shares.sum(axis=-1, keepdims=True)
+    context = kernel.store(shares) @ values
+    rows: Float32Array = context.swapaxes(1, 2).reshape(units * longest, heads * size)[places]
+    return rows
+
+
+def _demand(kind: str, *conditions: bool) -> None:
+    if not all(conditions):
+        raise ExportError(f"{kind} of the graph is given shapes that it does not take")
+
+
+OPERATORS: dict[tuple[str, str], Callable[..., Float32Array]] = {
+    ("", "MatMul"): _matmul,
+    ("", "Add"): _add,
+    ("", "Tanh"): _tanh,
+    (MICROSOFT, "SkipLayerNormalization"): _skip_norm,
+    (MICROSOFT, "BiasGelu"): _bias_gelu,
+    (MICROSOFT, "FastGelu"): _fast_gelu,
+    (MICROSOFT, "PackedMultiHeadAttention"): _packed_attention,
+}

@@ -1,0 +1,67 @@
+"""The network as an ONNX graph for the CPU: packed rows everywhere, padded ones for the attention alone."""
+
+from onnx import TensorProto
+
+from model_export.builder import MICROSOFT, Shape
+from model_export.graphs.graph import Graph
+from model_export.network import Activation
+from service.inference.packing import INPUTS
+
+
+class CpuGraph(Graph):
+    """The network in float32."""
+
+    def inputs(self) -> None:
+        for name, axes in INPUTS.items():
+            self.builder.input(
+                name, self.shape(axes), TensorProto.FLOAT if name == "attention_bias" else TensorProto.INT32
+            )
+        self.builder.integers("hidden_rows", [-1, self.network.hidden_size])
+        self.builder.integers("head_rows", [-1, self.network.head_size])
+
+    def embeddings(self, result: str) -> str:
+        return self.add_and_norm("embeddings.norm", *self.summed_embeddings(), result)
+
+    def shape(self, axes: list[str]) -> Shape:
+        """Give an input's shape; an axis is known by its size or else by its name."""
+        return [self.network.heads if axis == "heads" else int(axis) if axis.isdigit() else axis for axis in axes]
+
+    def attention(self, name: str, x: str) -> str:
+        query, key, value = (self.padded(self.linear(f"{name}.{part}", x)) for part in ("query", "key", "value"))
+        scale = self.network.head_size**-0.5
+        scores = self.builder.op(
+            "FusedMatMul", f"{name}.scores", query, key, domain=MICROSOFT, transB=1, alpha=scale
+        )  # [units, heads, longest, longest]
+        # The bias masks the keys past a text's end. The queries there are computed for nothing and never read again.
+        biased = self.builder.op("Add", f"{name}.scores.biased", scores, "attention_bias")
+        weights = self.builder.op("Softmax", f"{name}.attention", biased, axis=-1)
+        context = self.builder.op("MatMul", f"{name}.context", weights, value)  # [units, heads, longest, head_size]
+        y = self.linear(f"{name}.attention_output", self.packed(context))
+        return self.add_and_norm(f"{name}.attention_norm", x, y, f"{name}.attention_norm")
+
+    def padded(self, x: str) -> str:
+        rows = self.builder.op("Reshape", f"{x}.rows", x, "head_rows")  # [tokens * heads, head_size]
+        return self.builder.op("Gather", f"{x}.padded", rows, "attention_rows")  # [units, heads, longest, head_size]
+
+    def packed(self, x: str) -> str:
+        rows = self.builder.op("Reshape", f"{x}.rows", x, "head_rows")  # [units * heads * longest, head_size]
+        packed = self.builder.op("Gather", f"{x}.packed", rows, "context_rows")  # [tokens, heads, head_size]
+        return self.builder.op("Reshape", f"{x}.packed.rows", packed, "hidden_rows")  # [tokens, hidden]
+
+    def feed_forward(self, name: str, x: str, result: str) -> str:
+        inner = self.activation(f"{name}.activation", self.linear(f"{name}.inner", x))  # [tokens, intermediate]
+        return self.add_and_norm(f"{name}.output_norm", x, self.linear(f"{name}.outer", inner), result)
+
+    def activation(self, name: str, x: str) -> str:
+        match self.network.activation:
+            case Activation.GELU:
+                return self.builder.op("Gelu", name, x)
+            case Activation.GELU_TANH:
+                return self.builder.op("Gelu", name, x, approximate="tanh")
+            case Activation.RELU:
+                return self.builder.op("Relu", name, x)
+
+    def add_and_norm(self, name: str, x: str, y: str, result: str) -> str:
+        total = self.builder.op("Add", f"{name}.sum", x, y)
+        scale, bias = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
+        return self.builder.op("LayerNormalization", result, total, scale, bias, epsilon=self.network.epsilon)

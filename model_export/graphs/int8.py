@@ -1,0 +1,73 @@
+"""The graph for the CPU with the products of its layers in int8."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import numpy_helper
+
+from model_export.builder import MICROSOFT, GraphBuilder
+from model_export.graphs.cpu import CpuGraph
+from model_export.network import Network
+from model_export.quantize import CODINGS, quantize_columns
+from model_export.weights import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """An activation in int8, by the names of its values."""
+
+    codes: str  # uint8, [tokens, inputs]
+    zero: str  # the code of zero
+    steps: str  # what one code is worth in each row, [tokens, 1]
+
+
+class Int8Graph(CpuGraph):
+    """The same network, the products of its layers in int8: of weights coded by column, and rows coded as they come."""
+
+    def __init__(self, network: Network, weights: Weights, builder: GraphBuilder) -> None:
+        super().__init__(network, weights, builder)
+        self.rows: dict[str, Rows] = {}
+        """What has been coded, by its name: query, key and value share their input's codes."""
+
+    def inputs(self) -> None:
+        """Declare what the coding of rows needs too."""
+        super().inputs()
+        self.builder.integers("last_axis", [-1])
+        self.builder.constant("one", 1, np.float32)
+        self.builder.op("Shape", "token_count", "input_ids")
+        for name, coding in CODINGS.items():
+            self.builder.constant(f"{name}.zero", coding.zero, np.uint8)
+            self.builder.constant(f"{name}.step", 1 / coding.largest, np.float32)
+            if coding.smallest_step:
+                self.builder.constant(f"{name}.smallest_step", coding.smallest_step, np.float32)
+            zero = numpy_helper.from_array(np.array([coding.zero], np.uint8))
+            self.builder.op("ConstantOfShape", f"{name}.zeros", "token_count", value=zero)  # [tokens]
+
+    def linear(self, name: str, x: str) -> str:
+        # The key's bias is left out: it moves all scores of a query alike, which the softmax does not see.
+        return self.product(name, x) if name.endswith(".key") else super().linear(name, x)
+
+    def product(self, name: str, x: str) -> str:
+        if name == "pooler":  # a row for each text: nothing is won there
+            return super().product(name, x)
+        codes, scales = quantize_columns(self.weights[f"{name}.weight"].T)
+        matrix, columns = self.builder.weight(f"{name}.weight", codes), self.builder.weight(f"{name}.scales", scales)
+        if x not in self.rows:
+            self.rows[x] = self.quantized(x)
+        rows = self.rows[x]
+        product = self.builder.op(
+            "MatMulIntegerToFloat", f"{name}.codes", rows.codes, matrix, "one", columns, rows.zero, domain=MICROSOFT
+        )
+        return self.builder.op("Mul", f"{name}.product", product, rows.steps)
+
+    def quantized(self, x: str) -> Rows:
+        """Code each row of x by a step of its own."""
+        coding = "rectified" if x.endswith(".activation") else "symmetric"
+        sizes = x if coding == "rectified" else self.builder.op("Abs", f"{x}.sizes", x)
+        largest = self.builder.op("ReduceMax", f"{x}.largest", sizes, "last_axis", keepdims=1)
+        steps = self.builder.op("Mul", f"{x}.steps", largest, f"{coding}.step")  # [tokens, 1]
+        if CODINGS[coding].smallest_step:
+            steps = self.builder.op("Max", f"{x}.steps.bounded", steps, f"{coding}.smallest_step")
+        by_row = self.builder.op("Squeeze", f"{x}.steps.by_row", steps, "last_axis")  # [tokens]
+        codes = self.builder.op("QuantizeLinear", f"{x}.codes", x, by_row, f"{coding}.zeros", axis=0)
+        return Rows(codes, f"{coding}.zero", steps)
