@@ -111,7 +111,11 @@ class CudaEncoder:
         return shapes
 
     def _run(self, feeds: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Float32Array]:
-        """Run the graph; gives each output in float32, in memory of its own."""
+        """Run the graph; gives each output in float32, in memory of its own.
+
+        A run ends by waiting for its own stream, so that what is to come back is there (ONNX Runtime's
+        device_stream_collection.cc, `CleanUp`). `synchronize_outputs` would wait for the GPU, so for the other run too.
+        """
         options, self._shrink = (shrinking(self._device) if self._shrink else None), False
         with self._staging.block() as block:
             try:
