@@ -11,7 +11,8 @@
       └ TooLargeError                                                                 more bytes than the service reads
 
 `ArtifactError` and `DeviceError` stop a start: the folder to serve is not what its manifest says, or the device that it
-is for cannot be used. `OutOfMemoryError` is the encoder's word to the runner, which tries the batch again in halves.
+is for cannot be used. `OutOfMemoryError` is the encoder's word to the runner, which tries the batch again in halves;
+`DeviceLostError` ends the process, for whoever started it to start another.
 """
 
 
@@ -69,6 +70,10 @@ class EncoderError(BerthError):
 
 class OutOfMemoryError(EncoderError):
     """The device has no memory for a batch; a smaller one may fit."""
+
+
+class DeviceLostError(EncoderError):
+    """The device has failed, and nothing will run on it again in this process."""
 
 
 class ArtifactError(BerthError):

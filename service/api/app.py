@@ -51,7 +51,8 @@ logger = logging.getLogger("berth")
 def create_app(
     settings: Settings, artifact: Artifact, on_failure: Callable[[], None], share: Share | None = None
 ) -> FastAPI:
-    """Make the application. It listens while it loads the model; `on_failure` is called where that fails.
+    """Make the application. It listens while it loads the model; `on_failure` is called where that fails, or where
+    later the device does.
 
     One of several workers, which has a share of the metrics, loads the model here and now: it has their common port
     open, and a request that another could answer must not find it unready.
@@ -67,7 +68,7 @@ def create_app(
     feature = feature_of(fields, manifest, place="encode_")
     state = State(settings, manifest, name, Metrics(share), feature, gpus_for(settings.device, manifest))
     state.metrics.describe_model(state.model_name, manifest)
-    loaded = _engine(state, artifact) if share else None
+    loaded = _engine(state, artifact, on_failure) if share else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -112,7 +113,7 @@ def create_app(
 async def _load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> None:
     """Load the model and replay its probes, then be ready."""
     try:
-        engine = await asyncio.to_thread(_engine, state, artifact)
+        engine = await asyncio.to_thread(_engine, state, artifact, on_failure)
     except Exception as error:
         logger.error("%s", error, exc_info=None if isinstance(error, ArtifactError | DeviceError) else error)
         on_failure()
@@ -160,7 +161,7 @@ async def _refresh(metrics: Metrics) -> None:
         await asyncio.sleep(REFRESH_SECONDS)
 
 
-def _engine(state: State, artifact: Artifact) -> Engine:
+def _engine(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> Engine:
     settings, manifest = state.settings, artifact.manifest
     tokenizer = Tokenizer(
         artifact.tokenizer,
@@ -180,6 +181,7 @@ def _engine(state: State, artifact: Artifact) -> Engine:
         max_queue_tokens=settings.max_queue_tokens,
         cache=VectorCache(settings.cache_size),
         on_batch=state.metrics.count_batch,
+        on_lost=on_failure,
     )
     limits = Limits(settings.max_texts, settings.max_text_chars, settings.max_reply_numbers)
     return Engine(tokenizer, encoders, runner, Embedder(tokenizer, runner, manifest, limits))

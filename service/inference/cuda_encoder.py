@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.errors import EncoderError, OutOfMemoryError
+from service.errors import DeviceLostError, EncoderError, OutOfMemoryError
 from service.inference.artifact import Artifact, Manifest
 from service.inference.cuda_graph import POOLED, POOLED_MAX, layout
 from service.inference.cuda_pooling import PoolRows, Wanted, pool_rows, pooled_by_graph, wanted_by
@@ -50,8 +50,8 @@ class CudaEncoder:
     def __call__(self, units: Sequence[Unit]) -> list[Vectors]:
         """Encode a batch of at least one unit; gives one list of arrays a unit, in the order of its features.
 
-        Raises `OutOfMemoryError` where the GPU has no memory for it, `EncoderError` where the run fails otherwise or a
-        vector holds something that is not a finite number.
+        Raises `OutOfMemoryError` where the GPU has no memory for it, `DeviceLostError` where it will do nothing more,
+        and `EncoderError` where the run fails otherwise or a vector holds something that is not a finite number.
         """
         results: list[Vectors] = [[] for _ in units]
         apart = [any(self._fetches(feature) for feature in unit.features) for unit in units]
@@ -127,6 +127,8 @@ class CudaEncoder:
                 if is_out_of_memory(error):
                     self.trim()  # what is left of the arena is in pieces that were too small
                     raise OutOfMemoryError(f"the GPU has no memory for the batch: {error}") from error
+                if not self._memory.gpu_works():
+                    raise DeviceLostError(f"the GPU has failed: {error}") from error
                 raise EncoderError(f"the encoder failed: {error}") from error
             return {name: array.astype(np.float32, copy=name in SMALL) for name, array in staged.items()}
 

@@ -10,17 +10,23 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from service.errors import EncoderError, NotReadyError, OutOfMemoryError, OverloadedError, TooLargeError
+from service.errors import (
+    DeviceLostError,
+    EncoderError,
+    NotReadyError,
+    OutOfMemoryError,
+    OverloadedError,
+    TooLargeError,
+)
 from service.inference.cache import VectorCache
-from service.inference.scheduler import Flow, Scheduler, Ticket
+from service.inference.jobs import Job, Result, Run, answer
+from service.inference.scheduler import Scheduler, Ticket
 from service.inference.types import Unit, Vectors
 
 Encode = Callable[[Sequence[Unit]], list[Vectors]]
 """A batch of units in, one list of arrays a unit out; the contract between runner and encoder."""
-
-Result = Vectors | EncoderError
 
 logger = logging.getLogger("berth")
 
@@ -47,31 +53,12 @@ class Encoded:
     cached: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class Job(Flow):
-    """A flow with the results it is waiting for."""
-
-    unanswered: int = 0
-    results: dict[int, Result] = field(default_factory=dict)
-    started: float = math.inf
-    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
-@dataclass(slots=True)
-class Run:
-    """A batch in an encoder: when, for how long, and how often it did not fit into memory."""
-
-    encode: Encode
-    started: float = field(default_factory=time.perf_counter)
-    seconds: float = 0.0
-    out_of_memory: int = 0
-
-
 class Runner:
     """Owns the queue and the encoder threads; `run` is the way in, from the event loop that called `start`.
 
     Each of the encoders has `threads` threads, and all serve the one queue. `longest` is the tokens that one text may
-    have: less than that a batch is never bounded to, however little memory there is.
+    have: less than that a batch is never bounded to, however little memory there is. `on_lost` is called, on the event
+    loop, where an encoder's device has failed for good.
     """
 
     def __init__(
@@ -84,12 +71,14 @@ class Runner:
         max_queue_tokens: int,
         cache: VectorCache,
         on_batch: Callable[[BatchReport], None],
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._encoders = encoders
         self._cache = cache
         self._scheduler = scheduler
         self._max_queue_tokens = max_queue_tokens
         self._on_batch = on_batch
+        self._on_lost = on_lost
         self._threads = threads
         self._longest = longest
         self._changed = threading.Condition()
@@ -190,8 +179,8 @@ class Runner:
     def _work(self, encode: Encode) -> None:
         """Run batches until stopped; what goes wrong in one is its units' result, never this loop's end."""
         while batch := self._next_batch():
-            run = Run(encode)
-            results = self._encode_each(run, [ticket.unit for ticket in batch])
+            run = Run()
+            results = self._encode_each(encode, run, [ticket.unit for ticket in batch])
             run.seconds = time.perf_counter() - run.started
             try:
                 self._loop.call_soon_threadsafe(self._deliver, batch, results, run)
@@ -205,10 +194,10 @@ class Runner:
                 self._changed.wait()
             return batch
 
-    def _encode_each(self, run: Run, units: Sequence[Unit]) -> list[Result]:
+    def _encode_each(self, encode: Encode, run: Run, units: Sequence[Unit]) -> list[Result]:
         """Encode a batch; where it fails, halve it and try again, so that only a unit that fails alone has an error."""
         try:
-            results: list[Result] = list(run.encode(units))
+            results: list[Result] = list(encode(units))
             if len(results) != len(units):
                 raise EncoderError(f"{len(results)} results for {len(units)} units")
             return results
@@ -216,11 +205,15 @@ class Runner:
             if isinstance(error, OutOfMemoryError):
                 run.out_of_memory += 1
                 self._spare_memory(sum(map(len, units)) // 2)
+            if isinstance(error, DeviceLostError):
+                run.lost = True
+                logger.error("%s", error)
+                return [EncoderError("the encoder's device has failed")] * len(units)
             if len(units) == 1:
                 logger.exception("the encoder failed on a unit of %d tokens", len(units[0]))
                 return [EncoderError("the encoder failed on this text; the service's log says why")]
         half = len(units) // 2
-        return self._encode_each(run, units[:half]) + self._encode_each(run, units[half:])
+        return self._encode_each(encode, run, units[:half]) + self._encode_each(encode, run, units[half:])
 
     def _spare_memory(self, tokens: int) -> None:
         """Bound all batches from now on to some tokens, or to one text's most."""
@@ -239,7 +232,9 @@ class Runner:
             if not isinstance(result, EncoderError):
                 self._cache.put(ticket.key, result)
             for each in (ticket, *ticket.twins):
-                _answer(each, result, run.started)
+                answer(each, result, run.started)
+        if run.lost:
+            self._on_lost()
         errors = sum(isinstance(result, EncoderError) for result in results)
         self._on_batch(BatchReport(len(batch), tokens, errors, run.seconds, run.out_of_memory))
 
@@ -247,14 +242,3 @@ class Runner:
         """Learn the rate at which a queue is worked off: from full batches, for a near empty one costs much a token."""
         weight = 0.02 if self._seconds_per_token else 1.0
         self._seconds_per_token += weight * (seconds_per_token - self._seconds_per_token)
-
-
-def _answer(ticket: Ticket, result: Result, started: float) -> None:
-    """Give a request one of its results; the last one wakes its caller."""
-    job = ticket.flow
-    assert isinstance(job, Job), "run() queues jobs only"
-    job.started = min(job.started, started)
-    job.results[ticket.index] = result
-    job.unanswered -= 1
-    if not job.unanswered and not job.done.done():
-        job.done.set_result(None)

@@ -30,6 +30,9 @@ class HostMemory(Protocol):
     def select_gpu(self) -> None:
         """Make the GPU this thread's own, on which the copies that it starts then are made."""
 
+    def gpu_works(self) -> bool:
+        """Say whether the GPU still does anything for this process."""
+
     def __call__(self, size: int) -> Bytes:
         """Allocate bytes."""
 
@@ -46,6 +49,10 @@ class PinnedMemory:
     def select_gpu(self) -> None:
         """Call cudaSetDevice, which holds for the thread that calls it."""
         self._library.cudaSetDevice(self._device)
+
+    def gpu_works(self) -> bool:
+        """Wait for all its work: after a fault, as an illegal access to memory, CUDA answers with that for ever."""
+        return int(self._library.cudaDeviceSynchronize()) == 0
 
     def __call__(self, size: int) -> Bytes:
         """Allocate bytes; pageable ones, with a warning, where the system gives no pinned ones."""

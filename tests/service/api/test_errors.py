@@ -11,6 +11,7 @@ from service.errors import (
     BerthError,
     DeadlineError,
     DeviceError,
+    DeviceLostError,
     EncoderError,
     InvalidInputError,
     MalformedError,
@@ -61,7 +62,7 @@ def test_table_has_every_error_that_a_request_can_meet() -> None:
         for kind in vars(service.errors).values()
         if isinstance(kind, type) and issubclass(kind, BerthError) and kind is not BerthError
     }
-    never_told = {ArtifactError, DeviceError, OutOfMemoryError}
+    never_told = {ArtifactError, DeviceError, DeviceLostError, OutOfMemoryError}
     assert in_service == {*KINDS, *never_told}
 
 

@@ -82,6 +82,10 @@ class PlainMemory:
 
     def __init__(self) -> None:
         self.taken: list[int] = []
+        self.works = True
+
+    def gpu_works(self) -> bool:
+        return self.works
 
     def select_gpu(self) -> None:
         pass

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.errors import EncoderError, OutOfMemoryError
+from service.errors import DeviceLostError, EncoderError, OutOfMemoryError
 from service.inference.artifact import Artifact, Manifest
 from service.inference.cuda_encoder import CudaEncoder
 from service.inference.cuda_graph import INPUTS, POOLED, POOLED_MAX
@@ -237,14 +237,19 @@ def test_lack_of_memory_is_told_from_other_failures(
     assert session.options[2] is None
 
 
-def test_other_failures_are_not_lack_of_memory(make: "Make") -> None:
+@pytest.mark.parametrize(("works", "kind"), [(True, EncoderError), (False, DeviceLostError)])
+def test_other_failures_are_not_lack_of_memory(
+    make: "Make", plain_memory: "PlainMemory", works: bool, kind: type[EncoderError]
+) -> None:
+    plain_memory.works = works
+
     def fail(_: Feeds) -> Mapping[str, NDArray[Any]]:
         raise RuntimeError("CUDA failure 700: an illegal memory access was encountered")
 
     encoder = make(fail)
-    with pytest.raises(EncoderError, match="the encoder failed: CUDA failure 700") as error:
+    with pytest.raises(EncoderError, match="failed: CUDA failure 700") as error:
         encoder([unit(5)])
-    assert not isinstance(error.value, OutOfMemoryError)
+    assert type(error.value) is kind
 
 
 def test_normalized_vectors_have_length_one(encoder: CudaEncoder) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.errors import BerthError, EncoderError, OutOfMemoryError, OverloadedError, TooLargeError
+from service.errors import BerthError, DeviceLostError, EncoderError, OutOfMemoryError, OverloadedError, TooLargeError
 from service.inference.cache import VectorCache
 from service.inference.runner import BatchReport, Encode, Encoded, Runner
 from service.inference.scheduler import Scheduler
@@ -60,6 +60,7 @@ def play(
     cache_size: int = 0,
     longest: int = 1,
     on_batch: Callable[[BatchReport], None] = lambda _: None,
+    on_lost: Callable[[], None] = lambda: None,
 ) -> None:
     """Run a scenario with a runner that is started before and stopped after."""
 
@@ -72,6 +73,7 @@ def play(
             max_queue_tokens=max_queue_tokens,
             cache=VectorCache(cache_size),
             on_batch=on_batch,
+            on_lost=on_lost,
         )
         runner.start()
         try:
@@ -550,13 +552,27 @@ def test_other_failures_leave_the_budget(make_units: MakeUnits, caplog: pytest.L
 def test_several_encoders_serve_one_queue(make_units: MakeUnits) -> None:
     """Each has threads of its own: with all of the first's held up, the second one goes on."""
     held, free = Gate(), Gate()
-    free.open.set()
 
     async def scenario(runner: Runner) -> None:
         requests = [asyncio.ensure_future(runner.run(make_units([200]))) for _ in range(40)]
+        await until(lambda: (len(held.batches), len(free.batches)) == (2, 2))
+        free.open.set()
         await until(lambda: sum(request.done() for request in requests) == 38)
         assert (len(held.batches), len(free.batches)) == (2, 38)
         held.open.set()
         assert [numbers(answer) for answer in await asyncio.gather(*requests)] == [[0]] * 40
 
     play(scenario, [held, free], threads=2)
+
+
+def test_lost_device_is_told_once_a_batch_and_its_callers_have_an_answer(
+    make_units: MakeUnits, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost: list[bool] = []
+
+    async def scenario(runner: Runner) -> None:
+        assert numbers(await runner.run(make_units([10] * 20))) == [-1] * 20
+
+    play(scenario, failing_on({3}, DeviceLostError("the GPU has failed")), on_lost=lambda: lost.append(True))
+    assert lost == [True]
+    assert caplog.messages == ["the GPU has failed"]

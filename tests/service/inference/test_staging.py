@@ -29,6 +29,8 @@ class FakeRuntime:
         self.left = stock
         self.cudaSetDevice = self.Function(self._select)
         self.cudaHostAlloc = self.Function(self._allocate)
+        self.fault = 0
+        self.cudaDeviceSynchronize = self.Function(lambda: self.fault)
         self.cudaFreeHost = self.Function(lambda address: self.held.pop(address) is None)
 
     def _select(self, device: int) -> int:
@@ -103,3 +105,11 @@ def test_where_none_is_given_there_is_other_memory_and_a_warning(caplog: pytest.
     array = PinnedMemory(FakeRuntime(stock=10), 0)(1000)
     assert len(array) == 1000
     assert "no pinned memory (CUDA error 2)" in caplog.text
+
+
+def test_gpu_that_has_failed_is_known_by_its_answer() -> None:
+    library = FakeRuntime()
+    memory = PinnedMemory(library, 0)
+    assert memory.gpu_works()
+    library.fault = 700
+    assert not memory.gpu_works()
