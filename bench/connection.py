@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
             answer.set_result(Answer(head.status, body))
 
 
-def post(base: str, path: str, body: bytes) -> bytes:
-    """Write a POST request of JSON."""
+def post(base: str, path: str, body: bytes, accept: str = "application/json") -> bytes:
+    """Write a POST request of JSON; `accept` is the media type of its answer."""
     head = f"POST {path} HTTP/1.1\r\nHost: {urlsplit(base).netloc}\r\nContent-Type: application/json\r\n"
-    return f"{head}Accept: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    return f"{head}Accept: {accept}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body

@@ -17,6 +17,7 @@ class Dialect:
     path: str
     body: Callable[[list[str], str | None], dict[str, Any]]
     vectors: Callable[[Any], list[list[float]]]
+    accept: str = "application/json"
 
     def ask(self, texts: list[str], model: str | None) -> bytes:
         """Give a request's body."""

@@ -29,7 +29,8 @@ class Target:
 
     def requests(self, workload: Workload) -> list[bytes]:
         """Write a workload's requests."""
-        return [post(self.base, self.dialect.path, self.dialect.ask(texts, self.model)) for texts in workload.requests]
+        ask, path, accept = self.dialect.ask, self.dialect.path, self.dialect.accept
+        return [post(self.base, path, ask(texts, self.model), accept) for texts in workload.requests]
 
 
 @dataclass(slots=True, eq=False)

@@ -4,8 +4,9 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
+
+import onnxruntime
 
 
 def describe() -> dict[str, str]:
@@ -17,7 +18,7 @@ def describe() -> dict[str, str]:
         "load": " ".join(f"{value:.2f}" for value in os.getloadavg()),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "onnxruntime": version("onnxruntime"),
+        "onnxruntime": onnxruntime.__version__,
         "commit": _commit(),
     }
 

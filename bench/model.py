@@ -9,12 +9,13 @@ import numpy as np
 
 from bench.prose import sentences
 from bench.workloads import Drawer, Shape, Workload
-from berth.cli import artifact_folder, export_to, must_export
+from berth.cli import artifact_folder, export_to, given_artifact, must_export
 from service.inference.artifact import Artifact, read_artifact
 from service.inference.encoder import CpuEncoder
 from service.inference.tokenizer import Tokenizer
 from service.inference.truncation import Truncation
 from service.inference.types import Feature, Float32Array, Pooling, Text, Unit
+from service.placement import Goal
 from service.settings import read_settings
 
 
@@ -54,9 +55,12 @@ class Model:
 def find_model(name: str | None) -> Model:
     """Load an artifact, found or exported as `berth serve` does; None is what that serves by default."""
     settings = read_settings(None, **({} if name is None else {"model": name}))
-    folder = artifact_folder(settings)
-    if must_export(folder, settings) and export_to(folder, settings):
-        raise SystemExit(f"bench: {settings.model} could not be exported")
+    folder = given_artifact(settings)
+    if folder is None:
+        goal = Goal("cpu", settings.precision or "fp32")
+        folder = artifact_folder(settings, goal)
+        if must_export(folder) and export_to(folder, settings.model, goal):
+            raise SystemExit(f"bench: {settings.model} could not be exported")
     return load_model(folder)
 
 

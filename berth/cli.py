@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.errors import ArtifactError
+from service.errors import ArtifactError, DeviceError
 from service.inference.artifact import MANIFEST, read_manifest
+from service.placement import Goal, choose
 from service.settings import Settings, read_settings
 
 USAGE = """\
@@ -55,17 +56,24 @@ def serve(arguments: Sequence[str]) -> int:
 
     start_logging()
     settings = read_settings(arguments)
-    folder = artifact_folder(settings)
-    if must_export(folder, settings) and (status := export_to(folder, settings)):
-        return status
+    folder = given_artifact(settings)
+    if folder is None:
+        try:
+            goal = choose(settings.device, settings.precision)
+        except DeviceError as error:
+            print(f"berth: {error}", file=sys.stderr)
+            return 1
+        folder = artifact_folder(settings, goal)
+        if must_export(folder) and (status := export_to(folder, settings.model, goal)):
+            return status
     return serve_artifact(settings.model_copy(update={"model": str(folder)}))
 
 
-def export_to(folder: Path, settings: Settings) -> int:
+def export_to(folder: Path, model: str, goal: Goal) -> int:
     """Export in a process of its own, whose memory is gone when serving starts; gives its exit status."""
-    options = ["--target", "cpu", "--precision", settings.precision]
+    options = ["--target", goal.target, "--precision", goal.precision]
     export = subprocess.Popen(  # noqa: S603  # this very Python
-        [sys.executable, "-m", "model_export", settings.model, str(folder), *options],
+        [sys.executable, "-m", "model_export", model, str(folder), *options],
         process_group=0,  # so that Ctrl-C comes to this process alone, as SIGTERM does
     )
     try:
@@ -76,25 +84,29 @@ def export_to(folder: Path, settings: Settings) -> int:
         raise
 
 
-def artifact_folder(settings: Settings) -> Path:
-    """Say where the model's artifact is or should be; its place names model, target and precision."""
+def given_artifact(settings: Settings) -> Path | None:
+    """Give the folder that the settings name as the model, where it is an artifact and not a checkpoint."""
     given = Path(settings.model).expanduser()
-    if (given / MANIFEST).is_file():
-        return given
+    return given if (given / MANIFEST).is_file() else None
+
+
+def artifact_folder(settings: Settings, goal: Goal) -> Path:
+    """Say where a checkpoint's artifact is or should be; its place names model, target and precision."""
+    given = Path(settings.model).expanduser()
     name = settings.model
     if name.startswith((".", "/", "~")) and not given.is_dir():
         raise SystemExit(f"berth: {name}: there is no such folder")
     if given.is_dir():
         name = f"{given.resolve().name}-{_fingerprint(given)}"
-    return settings.cache_dir / name / f"cpu-{settings.precision}"
+    return settings.cache_dir / name / str(goal)
 
 
-def must_export(folder: Path, settings: Settings) -> bool:
+def must_export(folder: Path) -> bool:
     """Say whether there is nothing at the model's place in the cache, or what another version of Berth left there."""
     try:
         read_manifest(folder)
     except ArtifactError:
-        return folder.is_relative_to(settings.cache_dir)
+        return True
     return False
 
 

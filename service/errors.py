@@ -10,7 +10,9 @@
       │        └ MalformedError                                                       a field of the wrong type or range
       └ TooLargeError                                                                 more bytes than the service reads
 
-`ArtifactError` stops a start: the folder to serve is not what its manifest says.
+`ArtifactError` and `DeviceError` stop a start: the folder to serve is not what its manifest says, or the device that it
+is for cannot be used. `OutOfMemoryError` is the encoder's word to the runner, which tries the batch again in halves;
+`DeviceLostError` ends the process, for whoever started it to start another.
 """
 
 
@@ -66,5 +68,17 @@ class EncoderError(BerthError):
     """The encoder failed on one unit, alone in its batch, or gave something that is not a number."""
 
 
+class OutOfMemoryError(EncoderError):
+    """The device has no memory for a batch; a smaller one may fit."""
+
+
+class DeviceLostError(EncoderError):
+    """The device has failed, and nothing will run on it again in this process."""
+
+
 class ArtifactError(BerthError):
     """A folder that cannot be served: files missing, altered, or written by another version."""
+
+
+class DeviceError(BerthError):
+    """A device that is not there, or that the installed packages cannot use; the text names the cure."""

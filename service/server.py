@@ -24,7 +24,7 @@ from fastapi import FastAPI
 
 from service.api.app import create_app
 from service.api.state import State
-from service.errors import ArtifactError, InvalidInputError
+from service.errors import ArtifactError, DeviceError, InvalidInputError
 from service.inference.artifact import read_artifact
 from service.metrics import Share
 from service.protocol import Protocol
@@ -57,7 +57,7 @@ def serve(
     try:
         artifact = read_artifact(Path(settings.model).expanduser())
         app = create_app(settings, artifact, lambda: server.fail(), share)  # noqa: PLW0108  # the server is made next
-    except (ArtifactError, InvalidInputError) as error:
+    except (ArtifactError, DeviceError, InvalidInputError) as error:
         print(f"berth: {error}", file=sys.stderr)
         return 1
     server = Server(app, settings, on_listening)

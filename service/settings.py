@@ -39,12 +39,22 @@ class Settings(BaseSettings):
         DEFAULT_MODEL, min_length=1, description="Hugging Face id, checkpoint folder, or exported artifact folder"
     )
     served_model_name: str | None = Field(None, min_length=1, description="name of the model in the API")
-    device: Literal["auto", "cpu"] = Field("auto", description="where the encoder runs")
-    precision: Literal["fp32", "int8"] = Field("fp32", description="precision of weights and matrix products")
+    device: str = Field(
+        "auto", description="where the encoder runs: auto, cpu, cuda (the first GPU), cuda:1, or several as cuda:0,1"
+    )
+    precision: Literal["fp32", "fp16", "int8"] | None = Field(
+        None, description="precision of weights and matrix products; by default fp32 on the CPU, fp16 on a GPU"
+    )
+    gpu_memory_limit: int | None = Field(
+        None, ge=1 << 20, description="bytes that batches may take of each GPU's memory, the weights not counted"
+    )
     cache_dir: Path = Field(Path("~/.cache/berth"), description="folder of the exported artifacts")
     workers: int = Field(1, ge=1, description="processes that share the port, each with a queue of its own")
     threads: int | None = Field(
-        None, ge=1, description="encoder threads of a process; by default the cores it may use, divided by the workers"
+        None,
+        ge=1,
+        description="encoder threads of a process, on GPUs of each; by default the cores it may use, divided by the "
+        "workers, and 2 for a GPU",
     )
     max_batch_tokens: int | None = Field(
         None, ge=1, description="tokens the encoder runs at once; found by a short calibration where left out"
@@ -73,6 +83,16 @@ class Settings(BaseSettings):
             default = cls.model_fields["port"].default
             logger.warning("%sPORT=%s is a Kubernetes service link, not a port; using %s", PREFIX, value, default)
             return default
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        numbers = value.removeprefix("cuda:").split(",")
+        if value not in {"auto", "cpu", "cuda"} and not (
+            value.startswith("cuda:") and all(map(str.isdecimal, numbers)) and len(set(numbers)) == len(numbers)
+        ):
+            raise ValueError("must be auto, cpu, cuda, cuda:1 or, for several GPUs, cuda:0,1")
         return value
 
     @field_validator("encode_layers", mode="before")

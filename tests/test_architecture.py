@@ -18,7 +18,10 @@ EXPORT_MAY_TAKE = {
     "service.__version__",
 }
 GROUND = {"service.errors", "service.inference.types", "service.inference.truncation"}
-FIRST_FLOOR = ["artifact", "cuda_graph", "packing", "pooling", "quantization", "scheduler", "similarity", "tokenizer"]
+FIRST_FLOOR = [
+    *("artifact", "cuda_graph", "cuda_pooling", "devices", "packing", "pooling", "quantization", "scheduler"),
+    *("similarity", "staging", "tokenizer"),
+]
 HTTP = ("fastapi", "starlette", "uvicorn", "pydantic_settings", "prometheus_client")
 HEAVY = ("torch", "transformers", "sentence_transformers")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -18,26 +18,31 @@ from service.api.routes import bert_as_service, embeddings, features, service, s
 from service.api.state import Engine, State
 from service.api.wishes import feature_of
 from service.cores import available_cores
-from service.errors import ArtifactError
-from service.inference.artifact import Artifact
+from service.errors import ArtifactError, DeviceError, EncoderError
+from service.inference.artifact import Artifact, Target
 from service.inference.cache import VectorCache
 from service.inference.calibration import CalibrationFile, best_budget, token_rates
+from service.inference.cuda_encoder import CudaEncoder, open_cuda_encoder
 from service.inference.embedder import Embedder, Limits
 from service.inference.encoder import CpuEncoder
 from service.inference.probes import check_probes
-from service.inference.runner import Runner
+from service.inference.runner import Encode, Runner
 from service.inference.scheduler import Scheduler
 from service.inference.tokenizer import Tokenizer
 from service.inference.types import Pooling
 from service.metrics import Metrics, Share
+from service.placement import gpus_for
 from service.settings import Settings
 
 JOIN_SECONDS = 5.0
 """What an encoder thread has at the end to finish its batch; the queue is empty by then."""
 
-FIRST_BUDGET = 256
+FIRST_BUDGET: dict[Target, int] = {"cpu": 256, "cuda": 8192}
 """Tokens in a batch before the calibration has said what is best."""
-CALIBRATION_SECONDS = 1.0
+CALIBRATION_SECONDS: dict[Target, float] = {"cpu": 1.0, "cuda": 3.0}
+
+THREADS_PER_GPU = 2
+"""One has its batch run, the other packs and copies the next one."""
 
 REFRESH_SECONDS = 0.2
 """How old a worker's queue depth, readiness and memory may be on the page of another."""
@@ -60,21 +65,24 @@ logger = logging.getLogger("berth")
 def create_app(
     settings: Settings, artifact: Artifact, on_failure: Callable[[], None], share: Share | None = None
 ) -> FastAPI:
-    """Make the application. It listens while it loads the model; `on_failure` is called where that fails.
+    """Make the application. It listens while it loads the model; `on_failure` is called where that fails, or where
+    later the device does.
 
     One of several workers, which has a share of the metrics, loads the model here and now: it has their common port
     open, and a request that another could answer must not find it unready.
 
-    Raises `InvalidInputError` where the model cannot give what the settings of `/encode` ask for, and `ArtifactError`
-    where a worker's model cannot be loaded.
+    Raises `InvalidInputError` where the model cannot give what the settings of `/encode` ask for, `DeviceError` where
+    the device cannot be used or is not what the model was exported for, and `ArtifactError` where a worker's model
+    cannot be loaded.
     """
     manifest = artifact.manifest
     name = settings.served_model_name or manifest.source.id
     pooling = Pooling(settings.encode_pooling)
     fields = FeatureFields(pooling=pooling, layers=None if pooling is Pooling.POOLER else settings.encode_layers)
-    state = State(settings, manifest, name, Metrics(share), feature_of(fields, manifest, place="encode_"))
+    feature = feature_of(fields, manifest, place="encode_")
+    state = State(settings, manifest, name, Metrics(share), feature, gpus_for(settings.device, manifest))
     state.metrics.describe_model(state.model_name, manifest)
-    loaded = _engine(state, artifact) if share else None
+    loaded = _engine(state, artifact, on_failure) if share else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -111,9 +119,9 @@ def create_app(
 async def _load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> None:
     """Load the model and replay its probes, then be ready."""
     try:
-        engine = await asyncio.to_thread(_engine, state, artifact)
+        engine = await asyncio.to_thread(_engine, state, artifact, on_failure)
     except Exception as error:
-        logger.error("%s", error, exc_info=None if isinstance(error, ArtifactError) else error)
+        logger.error("%s", error, exc_info=None if isinstance(error, ArtifactError | DeviceError) else error)
         on_failure()
         return
     _begin(state, engine)
@@ -134,12 +142,20 @@ def _begin(state: State, engine: Engine) -> None:
 
 async def _calibrate(state: State, engine: Engine) -> None:
     """Find the batches' best size, if it is not set or known; requests are answered all the while."""
-    file = CalibrationFile(state.settings.cache_dir, state.manifest)
+    file = _calibration(state)
     if state.settings.max_batch_tokens is not None or file.read() is not None:
         return
-    rates = await asyncio.to_thread(token_rates, engine.encode, state.manifest, CALIBRATION_SECONDS)
+    encode = engine.encoders[0]
+    seconds = CALIBRATION_SECONDS[state.manifest.target]
+    try:
+        rates = await asyncio.to_thread(token_rates, encode, state.manifest, seconds)
+    except EncoderError as error:
+        logger.warning("the calibration failed: %s", error)
+        return
     budget = best_budget(rates)
     engine.runner.max_batch_tokens = budget
+    if isinstance(encode, CudaEncoder):
+        encode.trim()
     file.write(budget)
     logger.info("calibrated: batches of %d tokens", budget)
 
@@ -151,7 +167,7 @@ async def _refresh(metrics: Metrics) -> None:
         await asyncio.sleep(REFRESH_SECONDS)
 
 
-def _engine(state: State, artifact: Artifact) -> Engine:
+def _engine(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> Engine:
     settings, manifest = state.settings, artifact.manifest
     tokenizer = Tokenizer(
         artifact.tokenizer,
@@ -159,15 +175,30 @@ def _engine(state: State, artifact: Artifact) -> Engine:
         vocab_size=manifest.vocab_size,
         type_vocab_size=manifest.type_vocab_size,
     )
-    encoder = CpuEncoder(artifact)
-    check_probes(artifact, encoder)
+    encoders = _encoders(state, artifact)
+    for encode in encoders:
+        check_probes(artifact, encode)
+    on_cpu = manifest.target == "cpu"
     runner = Runner(
-        encoder,
-        Scheduler(settings.max_batch_tokens or CalibrationFile(settings.cache_dir, manifest).read() or FIRST_BUDGET),
-        threads=settings.threads or available_cores(settings.workers),
+        encoders,
+        Scheduler(settings.max_batch_tokens or _calibration(state).read() or FIRST_BUDGET[manifest.target]),
+        threads=settings.threads or (available_cores(settings.workers) if on_cpu else THREADS_PER_GPU),
+        longest=manifest.max_tokens,
         max_queue_tokens=settings.max_queue_tokens,
         cache=VectorCache(settings.cache_size),
         on_batch=state.metrics.count_batch,
+        on_lost=on_failure,
     )
     limits = Limits(settings.max_texts, settings.max_text_chars, settings.max_reply_numbers)
-    return Engine(tokenizer, encoder, runner, Embedder(tokenizer, runner, manifest, limits))
+    return Engine(tokenizer, encoders, runner, Embedder(tokenizer, runner, manifest, limits))
+
+
+def _encoders(state: State, artifact: Artifact) -> Sequence[Encode]:
+    """Load the model: once for all cores, or once a GPU."""
+    if artifact.manifest.target == "cpu":
+        return [CpuEncoder(artifact)]
+    return [open_cuda_encoder(artifact, index, state.settings.gpu_memory_limit) for index in state.gpus]
+
+
+def _calibration(state: State) -> CalibrationFile:
+    return CalibrationFile(state.settings.cache_dir, state.manifest, list(state.gpus.values()))

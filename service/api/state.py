@@ -1,7 +1,7 @@
 """What the routes share: one object on the application, set by `app.py`, read through `CurrentState`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -22,7 +22,8 @@ class Engine:
     """What is there once the model is loaded and its probes agree."""
 
     tokenizer: Tokenizer
-    encode: Encode
+    encoders: Sequence[Encode]
+    """One, or one a GPU."""
     runner: Runner
     embedder: Embedder
 
@@ -37,6 +38,8 @@ class State:
     metrics: Metrics
     encode_feature: Feature
     """What bert-as-service's route gives."""
+    gpus: dict[int, str] = field(default_factory=dict)
+    """Where the model runs, by number, with their names; none on the CPU."""
     engine: Engine | None = None
     draining: bool = False
 

@@ -1,7 +1,8 @@
 """Calibration: finds how many tokens a batch should hold for this machine to encode this model fastest.
 
-More tokens spread the reading of the weights over more work, until a batch's numbers fall out of the processor's
-caches. Where that is depends on both, so it is measured, once, and kept in the cache folder.
+More tokens spread the reading of the weights, and on a GPU the starting of its work, over more of it, until a batch's
+numbers fall out of the processor's caches, or out of the memory. Where that is depends on both, so it is measured,
+once, and kept in the cache folder.
 """
 
 import hashlib
@@ -10,17 +11,21 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from service.inference.artifact import GRAPH, WEIGHTS, Manifest
+from service.errors import OutOfMemoryError
+from service.inference.artifact import GRAPH, WEIGHTS, Manifest, Target
 from service.inference.runner import Encode
 from service.inference.types import Encoding, Feature, Pooling, Unit
 
-BUDGETS = (64, 128, 192, 256, 384, 512, 768, 1024)
+BUDGETS: dict[Target, tuple[int, ...]] = {
+    "cpu": (64, 128, 192, 256, 384, 512, 768, 1024),
+    "cuda": (1024, 2048, 4096, 8192, 16384, 32768, 65536),
+}
 TEXT_TOKENS = 32
 """Length of the texts that are tried."""
 NEARLY = 0.97
@@ -30,21 +35,36 @@ logger = logging.getLogger("berth")
 
 
 def token_rates(encode: Encode, manifest: Manifest, seconds: float) -> dict[int, float]:
-    """Measure the tokens a second of CPU time at each budget, as many budgets as the seconds suffice for.
+    """Measure the tokens a second at each budget, as many budgets as the seconds and the memory suffice for.
 
-    The median of rounds over all budgets; CPU time of this thread, on which ONNX Runtime then runs too, so that other
-    load on the machine matters little.
+    The median of rounds over all budgets. On the CPU it is this thread's CPU time that counts, on which ONNX Runtime
+    then runs too, so that other load on the machine matters little. A GPU works outside of it, so the time on the clock
+    does; its first round, in which kernels are loaded and memory is taken, counts only where there was no other.
     """
     end = time.monotonic() + seconds
     unit = _unit(manifest)
+    on_cpu = manifest.target == "cpu"
+    now = time.thread_time if on_cpu else time.perf_counter
+    budgets = list(BUDGETS[manifest.target])
     times: dict[int, list[float]] = {}
-    while True:
-        for budget in BUDGETS:
-            start = time.thread_time()
-            encode([unit] * (budget // len(unit)))
-            times.setdefault(budget, []).append(time.thread_time() - start)
+    while budgets:
+        for budget in budgets.copy():
+            start = now()
+            try:
+                encode([unit] * (budget // len(unit)))
+            except OutOfMemoryError:
+                budgets = [smaller for smaller in budgets if smaller < budget]
+                break
+            times.setdefault(budget, []).append(now() - start)
             if time.monotonic() > end:
-                return {budget: budget / float(np.median(taken)) for budget, taken in times.items()}
+                return _rates(times, warm_up=not on_cpu)
+    raise OutOfMemoryError(f"there is no memory for a batch of {BUDGETS[manifest.target][0]} tokens")
+
+
+def _rates(times: Mapping[int, list[float]], *, warm_up: bool) -> dict[int, float]:
+    """Divide each budget by the median of its times, of which the first may be left out."""
+    counted = {budget: taken[1:] or taken if warm_up else taken for budget, taken in times.items()}
+    return {budget: budget / float(np.median(taken)) for budget, taken in counted.items()}
 
 
 def best_budget(rates: Mapping[int, float]) -> int:
@@ -54,9 +74,9 @@ def best_budget(rates: Mapping[int, float]) -> int:
 
 
 class CalibrationFile:
-    """Budgets that were found, by machine and graph."""
+    """Budgets that were found, by machine, graph and the names of the GPUs that it runs on."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, gpus: Sequence[str] = ()) -> None:
         self._path = folder / "calibration.json"
         parts = (
             _processor(),
@@ -64,6 +84,7 @@ class CalibrationFile:
             onnxruntime.__version__,
             manifest.files[GRAPH],
             manifest.files[WEIGHTS],
+            *gpus,
         )
         self._key = hashlib.sha256(repr(parts).encode()).hexdigest()
 

@@ -17,8 +17,8 @@ INPUTS: dict[str, list[str]] = {
     "token_offset": ["units", "longest"],  # where the tokens are in the padded form, then where its padding is
     "cumulative_sequence_length": ["units + 1"],  # where each text begins among the tokens, and where the last one ends
     "first_tokens": ["units"],  # the packed row of each [CLS]; an input only where there is a pooler
-    "pool_rows": ["rows", "longest"],  # the tokens that a pooled vector reads; past their end one of them again
-    "pool_weights": ["rows", "longest"],  # float32: the weight of each; 0 past the end
+    "pool_rows": ["rows", "reach"],  # the tokens that a pooled vector reads; past their end one of them again
+    "pool_weights": ["rows", "reach"],  # float32: the weight of each; 0 past the end
 }
 """The graph's inputs and their axes; int32 but for the weights. There is at least one row, whatever is fetched."""
 

@@ -10,17 +10,23 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from service.errors import EncoderError, NotReadyError, OverloadedError, TooLargeError
+from service.errors import (
+    DeviceLostError,
+    EncoderError,
+    NotReadyError,
+    OutOfMemoryError,
+    OverloadedError,
+    TooLargeError,
+)
 from service.inference.cache import VectorCache
-from service.inference.scheduler import Flow, Scheduler, Ticket
+from service.inference.jobs import Job, Result, Run, answer
+from service.inference.scheduler import Scheduler, Ticket
 from service.inference.types import Unit, Vectors
 
 Encode = Callable[[Sequence[Unit]], list[Vectors]]
 """A batch of units in, one list of arrays a unit out; the contract between runner and encoder."""
-
-Result = Vectors | EncoderError
 
 logger = logging.getLogger("berth")
 
@@ -33,6 +39,8 @@ class BatchReport:
     tokens: int
     errors: int
     seconds: float
+    out_of_memory: int = 0
+    """How many runs of it, or of parts of it, the device had no memory for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,35 +53,34 @@ class Encoded:
     cached: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class Job(Flow):
-    """A flow with the results it is waiting for."""
-
-    unanswered: int = 0
-    results: dict[int, Result] = field(default_factory=dict)
-    started: float = math.inf
-    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
 class Runner:
-    """Owns the queue and the encoder threads; `run` is the way in, from the event loop that called `start`."""
+    """Owns the queue and the encoder threads; `run` is the way in, from the event loop that called `start`.
+
+    Each of the encoders has `threads` threads, and all serve the one queue. `longest` is the tokens that one text may
+    have: less than that a batch is never bounded to, however little memory there is. `on_lost` is called, on the event
+    loop, where an encoder's device has failed for good.
+    """
 
     def __init__(
         self,
-        encode: Encode,
+        encoders: Sequence[Encode],
         scheduler: Scheduler,
         *,
         threads: int,
+        longest: int = 1,
         max_queue_tokens: int,
         cache: VectorCache,
         on_batch: Callable[[BatchReport], None],
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
-        self._encode = encode
+        self._encoders = encoders
         self._cache = cache
         self._scheduler = scheduler
         self._max_queue_tokens = max_queue_tokens
         self._on_batch = on_batch
+        self._on_lost = on_lost
         self._threads = threads
+        self._longest = longest
         self._changed = threading.Condition()
         self._stopping = False
         self._seconds_per_token = 0.0  # of all threads together, smoothed over some fifty batches
@@ -105,8 +112,9 @@ class Runner:
     def start(self) -> None:
         """Start the encoder threads; they end with the process or after `stop`."""
         self._loop = asyncio.get_running_loop()
-        for number in range(self._threads):
-            self._workers.append(threading.Thread(target=self._work, name=f"encoder-{number}", daemon=True))
+        for number, encode in enumerate(encode for encode in self._encoders for _ in range(self._threads)):
+            name = f"encoder-{number}"
+            self._workers.append(threading.Thread(target=self._work, args=[encode], name=name, daemon=True))
             self._workers[-1].start()
 
     def stop(self) -> None:
@@ -179,13 +187,14 @@ class Runner:
         results = [job.results[index] for index in range(len(units))]
         return Encoded(results, job.started - queued, time.perf_counter() - job.started, cached)
 
-    def _work(self) -> None:
+    def _work(self, encode: Encode) -> None:
         """Run batches until stopped; what goes wrong in one is its units' result, never this loop's end."""
         while batch := self._next_batch():
-            started = time.perf_counter()
-            results = self._encode_each([ticket.unit for ticket in batch])
+            run = Run()
+            results = self._encode_each(encode, run, [ticket.unit for ticket in batch])
+            run.seconds = time.perf_counter() - run.started
             try:
-                self._loop.call_soon_threadsafe(self._deliver, batch, results, started, time.perf_counter() - started)
+                self._loop.call_soon_threadsafe(self._deliver, batch, results, run)
             except RuntimeError:  # the event loop is closed: nobody is left to answer
                 return
 
@@ -196,45 +205,51 @@ class Runner:
                 self._changed.wait()
             return batch
 
-    def _encode_each(self, units: Sequence[Unit]) -> list[Result]:
+    def _encode_each(self, encode: Encode, run: Run, units: Sequence[Unit]) -> list[Result]:
         """Encode a batch; where it fails, halve it and try again, so that only a unit that fails alone has an error."""
         try:
-            results: list[Result] = list(self._encode(units))
+            results: list[Result] = list(encode(units))
             if len(results) != len(units):
                 raise EncoderError(f"{len(results)} results for {len(units)} units")
             return results
-        except BaseException:  # whatever it is, this thread must go on
+        except BaseException as error:  # whatever it is, this thread must go on
+            if isinstance(error, OutOfMemoryError):
+                run.out_of_memory += 1
+                self._spare_memory(sum(map(len, units)) // 2)
+            if isinstance(error, DeviceLostError):
+                run.lost = True
+                logger.error("%s", error)
+                return [EncoderError("the encoder's device has failed")] * len(units)
             if len(units) == 1:
                 logger.exception("the encoder failed on a unit of %d tokens", len(units[0]))
                 return [EncoderError("the encoder failed on this text; the service's log says why")]
         half = len(units) // 2
-        return self._encode_each(units[:half]) + self._encode_each(units[half:])
+        return self._encode_each(encode, run, units[:half]) + self._encode_each(encode, run, units[half:])
 
-    def _deliver(self, batch: list[Ticket], results: list[Result], started: float, seconds: float) -> None:
+    def _spare_memory(self, tokens: int) -> None:
+        """Bound all batches from now on to some tokens, or to one text's most."""
+        tokens = max(tokens, self._longest)
+        with self._changed:
+            if tokens < self._scheduler.max_batch_tokens:
+                self._scheduler.max_batch_tokens = tokens
+                logger.warning("the encoder ran out of memory: batches of %d tokens from now on", tokens)
+
+    def _deliver(self, batch: list[Ticket], results: list[Result], run: Run) -> None:
         """Hand a batch's results to the requests they belong to; on the event loop."""
         tokens = sum(map(len, batch))
         if 2 * tokens >= self._scheduler.max_batch_tokens:
-            self._observe(seconds / tokens / self._threads)
+            self._observe(run.seconds / tokens / (self._threads * len(self._encoders)))
         for ticket, result in zip(batch, results, strict=True):
             if not isinstance(result, EncoderError):
                 self._cache.put(ticket.key, result)
             for each in (ticket, *ticket.twins):
-                _answer(each, result, started)
+                answer(each, result, run.started)
+        if run.lost:
+            self._on_lost()
         errors = sum(isinstance(result, EncoderError) for result in results)
-        self._on_batch(BatchReport(len(batch), tokens, errors, seconds))
+        self._on_batch(BatchReport(len(batch), tokens, errors, run.seconds, run.out_of_memory))
 
     def _observe(self, seconds_per_token: float) -> None:
         """Learn the rate at which a queue is worked off: from full batches, for a near empty one costs much a token."""
         weight = 0.02 if self._seconds_per_token else 1.0
         self._seconds_per_token += weight * (seconds_per_token - self._seconds_per_token)
-
-
-def _answer(ticket: Ticket, result: Result, started: float) -> None:
-    """Give a request one of its results; the last one wakes its caller."""
-    job = ticket.flow
-    assert isinstance(job, Job), "run() queues jobs only"
-    job.started = min(job.started, started)
-    job.results[ticket.index] = result
-    job.unanswered -= 1
-    if not job.unanswered and not job.done.done():
-        job.done.set_result(None)

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+import berth.cli
 import service.__main__
+import service.placement
 from berth.cli import artifact_folder, main
 from service.inference.artifact import read_artifact
+from service.inference.devices import Driver
+from service.placement import Goal
 from service.settings import Settings
 
 
@@ -95,21 +99,83 @@ def test_export_command_exports(tiny_checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_hub_id_has_its_place_in_the_cache(tmp_path: Path) -> None:
-    folder = artifact_folder(settings("intfloat/e5-small", tmp_path))
-    assert folder == tmp_path / "intfloat" / "e5-small" / "cpu-fp32"
+    settings_ = settings("intfloat/e5-small", tmp_path)
+    place = tmp_path / "intfloat" / "e5-small"
+    assert artifact_folder(settings_, Goal("cpu", "fp32")) == place / "cpu-fp32"
+    assert artifact_folder(settings_, Goal("cuda", "fp16")) == place / "cuda-fp16"
 
 
 def test_changed_checkpoint_has_another_place(tmp_path: Path) -> None:
     checkpoint = tmp_path / "tug"
     checkpoint.mkdir()
     (checkpoint / "config.json").write_text("{}")
-    before = artifact_folder(settings(checkpoint, tmp_path / "cache"))
-    assert before == artifact_folder(settings(checkpoint, tmp_path / "cache"))
+    goal = Goal("cpu", "fp32")
+    before = artifact_folder(settings(checkpoint, tmp_path / "cache"), goal)
+    assert before == artifact_folder(settings(checkpoint, tmp_path / "cache"), goal)
     assert before.parent.name.startswith("tug-")
     (checkpoint / "config.json").write_text('{"a": 1}')
-    assert artifact_folder(settings(checkpoint, tmp_path / "cache")) != before
+    assert artifact_folder(settings(checkpoint, tmp_path / "cache"), goal) != before
 
 
 def test_module_is_the_command() -> None:
     result = subprocess.run([sys.executable, "-m", "berth", "--help"], capture_output=True, text=True, check=True)
     assert "usage: berth COMMAND" in result.stdout
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str, Goal]]:
+    """Give a list of what would have been exported: the place, the model, and for what."""
+    calls: list[tuple[Path, str, Goal]] = []
+
+    def export_to(*call: Any) -> int:
+        calls.append(call)
+        return 0
+
+    monkeypatch.setattr(berth.cli, "export_to", export_to)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("flags", "goal"),
+    [
+        ([], Goal("cuda", "fp16")),
+        (["--device", "cuda:1"], Goal("cuda", "fp16")),
+        (["--device", "cuda", "--precision", "fp32"], Goal("cuda", "fp32")),
+        (["--device", "cpu"], Goal("cpu", "fp32")),
+        (["--precision", "int8"], Goal("cpu", "int8")),
+    ],
+    ids=str,
+)
+def test_export_is_for_the_device(
+    served: list[Settings],
+    exports: list[tuple[Path, str, Goal]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    flags: list[str],
+    goal: Goal,
+) -> None:
+    monkeypatch.setattr(service.placement, "require_gpus", lambda _: Driver((13, 0), ("NVIDIA H200",) * 2))
+    assert main(["serve", "--model", "some/model", "--cache-dir", str(tmp_path), *flags]) == 0
+    assert exports == [(tmp_path / "some" / "model" / f"{goal.target}-{goal.precision}", "some/model", goal)]
+    assert [call.model for call in served] == [str(exports[0][0])]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--device", "cuda", "--precision", "int8"], "int8 is for the CPU"),
+        (["--device", "cpu", "--precision", "fp16"], "fp16 is for a GPU"),
+    ],
+)
+def test_impossible_wish_ends_before_the_export(
+    served: list[Settings],
+    exports: list[tuple[Path, str, Goal]],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    flags: list[str],
+    message: str,
+) -> None:
+    assert main(["serve", "--model", "some/model", "--cache-dir", str(tmp_path), *flags]) == 1
+    assert (served, exports) == ([], [])
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line

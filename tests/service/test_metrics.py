@@ -44,11 +44,12 @@ def test_texts_are_counted_with_their_stages() -> None:
 
 def test_batch_is_counted() -> None:
     metrics = Metrics()
-    metrics.count_batch(BatchReport(units=3, tokens=40, errors=2, seconds=0.5))
+    metrics.count_batch(BatchReport(units=3, tokens=40, errors=2, seconds=0.5, out_of_memory=4))
     assert samples(metrics, "berth_batch_units_sum") == 3
     assert samples(metrics, "berth_batch_tokens_sum") == 40
     assert samples(metrics, "berth_batch_seconds_sum") == 0.5
     assert samples(metrics, "berth_encoder_errors_total") == 2
+    assert samples(metrics, "berth_out_of_memory_total") == 4
 
 
 def test_queue_and_readiness_are_read_when_asked() -> None:

@@ -84,7 +84,7 @@ def build_api(api_loop: asyncio.Runner, artifact: Artifact, tokenizer: Tokenizer
     async def load(state: State, encode: Encode) -> None:
         settings = state.settings
         runner = Runner(
-            encode,
+            [encode],
             Scheduler(settings.max_batch_tokens or 256),
             threads=1,
             max_queue_tokens=settings.max_queue_tokens,
@@ -93,7 +93,7 @@ def build_api(api_loop: asyncio.Runner, artifact: Artifact, tokenizer: Tokenizer
         )
         runner.start()
         limits = Limits(settings.max_texts, settings.max_text_chars, settings.max_reply_numbers)
-        state.engine = Engine(tokenizer, encode, runner, Embedder(tokenizer, runner, state.manifest, limits))
+        state.engine = Engine(tokenizer, [encode], runner, Embedder(tokenizer, runner, state.manifest, limits))
 
     return build
 

@@ -10,11 +10,14 @@ from service.errors import (
     ArtifactError,
     BerthError,
     DeadlineError,
+    DeviceError,
+    DeviceLostError,
     EncoderError,
     InvalidInputError,
     MalformedError,
     ModelNotFoundError,
     NotReadyError,
+    OutOfMemoryError,
     OverloadedError,
     TooLargeError,
 )
@@ -59,7 +62,8 @@ def test_table_has_every_error_that_a_request_can_meet() -> None:
         for kind in vars(service.errors).values()
         if isinstance(kind, type) and issubclass(kind, BerthError) and kind is not BerthError
     }
-    assert in_service == {*KINDS, ArtifactError}
+    never_told = {ArtifactError, DeviceError, DeviceLostError, OutOfMemoryError}
+    assert in_service == {*KINDS, *never_told}
 
 
 @pytest.mark.parametrize(("seconds", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.1, "2"), (59.5, "60")])

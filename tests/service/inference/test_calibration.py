@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.inference.artifact import Artifact
+from service.errors import OutOfMemoryError
+from service.inference.artifact import Artifact, Manifest
 from service.inference.calibration import BUDGETS, CalibrationFile, best_budget, token_rates
 from service.inference.types import Unit, Vectors
 
@@ -34,7 +35,7 @@ def test_each_budget_is_tried_with_as_many_tokens(artifact: Artifact) -> None:
         return [[] for _ in units]
 
     rates = token_rates(encode, artifact.manifest, seconds=0.05)
-    assert tuple(rates) == tuple(seen[: len(BUDGETS)]) == BUDGETS
+    assert tuple(rates) == tuple(seen[: len(BUDGETS["cpu"])]) == BUDGETS["cpu"]
 
 
 def test_slow_machine_tries_what_there_is_time_for(artifact: Artifact) -> None:
@@ -44,7 +45,7 @@ def test_slow_machine_tries_what_there_is_time_for(artifact: Artifact) -> None:
             pass
         return [[] for _ in units]
 
-    assert tuple(token_rates(encode, artifact.manifest, seconds=0)) == BUDGETS[:1]
+    assert tuple(token_rates(encode, artifact.manifest, seconds=0)) == BUDGETS["cpu"][:1]
 
 
 def test_budget_is_kept_for_its_graph_alone(artifact: Artifact, tmp_path: Path) -> None:
@@ -68,3 +69,50 @@ def test_damaged_file_is_as_good_as_none(artifact: Artifact, tmp_path: Path, con
 def test_folder_that_cannot_be_written_is_no_failure(artifact: Artifact, caplog: pytest.LogCaptureFixture) -> None:
     CalibrationFile(Path("/proc/nowhere"), artifact.manifest).write(128)
     assert "the calibration cannot be kept" in caplog.text
+
+
+@pytest.fixture
+def on_gpu(artifact: Artifact) -> Manifest:
+    return artifact.manifest.model_copy(update={"target": "cuda"})
+
+
+def test_gpu_is_measured_by_the_clock_and_without_its_first_round(on_gpu: Manifest) -> None:
+    """An encoder that waits for a GPU takes no CPU time of its thread."""
+    seen: list[int] = []
+
+    def encode(units: Sequence[Unit]) -> list[Vectors]:
+        seen.append(sum(map(len, units)))
+        time.sleep(0.02 if len(seen) <= len(BUDGETS["cuda"]) else 0.001)
+        return [[] for _ in units]
+
+    rates = token_rates(encode, on_gpu, seconds=0.3)
+    assert tuple(rates) == BUDGETS["cuda"]
+    assert all(budget / rate < 0.02 for budget, rate in rates.items())
+
+
+def test_budgets_end_where_the_memory_does(on_gpu: Manifest) -> None:
+    seen: list[int] = []
+
+    def encode(units: Sequence[Unit]) -> list[Vectors]:
+        seen.append(sum(map(len, units)))
+        if seen[-1] > 4096:
+            raise OutOfMemoryError("full")
+        return [[] for _ in units]
+
+    assert tuple(token_rates(encode, on_gpu, seconds=0.05)) == (1024, 2048, 4096)
+    assert seen.count(8192) == 1
+
+
+def test_no_memory_at_all_is_an_error(on_gpu: Manifest) -> None:
+    def encode(_: Sequence[Unit]) -> list[Vectors]:
+        raise OutOfMemoryError("full")
+
+    with pytest.raises(OutOfMemoryError, match="a batch of 1024 tokens"):
+        token_rates(encode, on_gpu, seconds=0.05)
+
+
+def test_budget_is_kept_for_its_gpus_alone(artifact: Artifact, tmp_path: Path) -> None:
+    CalibrationFile(tmp_path, artifact.manifest, ["NVIDIA H200"]).write(16384)
+    assert CalibrationFile(tmp_path, artifact.manifest, ["NVIDIA H200"]).read() == 16384
+    assert CalibrationFile(tmp_path, artifact.manifest, ["NVIDIA L4"]).read() is None
+    assert CalibrationFile(tmp_path, artifact.manifest).read() is None

@@ -40,7 +40,7 @@ def play(
 
     async def main() -> None:
         runner = Runner(
-            encode,
+            [encode],
             Scheduler(256),
             threads=threads,
             max_queue_tokens=max_queue_tokens,

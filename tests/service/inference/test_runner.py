@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.errors import BerthError, EncoderError, OverloadedError, TooLargeError
+from service.errors import BerthError, DeviceLostError, EncoderError, OutOfMemoryError, OverloadedError, TooLargeError
 from service.inference.cache import VectorCache
 from service.inference.runner import BatchReport, Encode, Encoded, Runner
 from service.inference.scheduler import Scheduler
@@ -52,24 +52,28 @@ class Gate:
 
 def play(
     scenario: Scenario,
-    encode: Encode,
+    encode: Encode | list[Encode],
     *,
     threads: int = 1,
     max_batch_tokens: int = 256,
     max_queue_tokens: int = 10_000,
     cache_size: int = 0,
+    longest: int = 1,
     on_batch: Callable[[BatchReport], None] = lambda _: None,
+    on_lost: Callable[[], None] = lambda: None,
 ) -> None:
     """Run a scenario with a runner that is started before and stopped after."""
 
     async def main() -> None:
         runner = Runner(
-            encode,
+            encode if isinstance(encode, list) else [encode],
             Scheduler(max_batch_tokens),
             threads=threads,
+            longest=longest,
             max_queue_tokens=max_queue_tokens,
             cache=VectorCache(cache_size),
             on_batch=on_batch,
+            on_lost=on_lost,
         )
         runner.start()
         try:
@@ -87,6 +91,21 @@ def encoder_threads() -> Threads:
     return lambda: [
         thread for thread in threading.enumerate() if thread.name.startswith("encoder-") and thread not in others
     ]
+
+
+class Small:
+    """An encoder with memory for some tokens; notes the batches it had memory for."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self.encoded: list[int] = []
+
+    def __call__(self, units: Sequence[Unit]) -> list[Vectors]:
+        tokens = sum(map(len, units))
+        if tokens > self.tokens:
+            raise OutOfMemoryError("full")
+        self.encoded.append(tokens)
+        return echo(units)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -386,7 +405,7 @@ def test_threads_end_when_the_loop_they_answer_to_is_gone(make_units: MakeUnits,
 
     async def main() -> None:
         runner = Runner(
-            gate, Scheduler(256), threads=1, max_queue_tokens=1000, cache=VectorCache(0), on_batch=lambda _: None
+            [gate], Scheduler(256), threads=1, max_queue_tokens=1000, cache=VectorCache(0), on_batch=lambda _: None
         )
         runner.start()
         request = asyncio.ensure_future(runner.run(make_units([5])))
@@ -489,3 +508,73 @@ def test_rate_is_not_learnt_from_batches_that_are_near_empty(make_units: MakeUni
         assert numbers(await runner.run(make_units([200] * 20), seconds=10)) == list(range(20))
 
     play(scenario, slow)
+
+
+def test_lack_of_memory_halves_the_batch_and_the_budget_and_loses_nothing(
+    make_units: MakeUnits, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = Small(300)
+    reports: list[BatchReport] = []
+
+    async def scenario(runner: Runner) -> None:
+        assert numbers(await runner.run(make_units([10] * 100))) == list(range(100))
+        assert runner.max_batch_tokens == 250
+        assert numbers(await runner.run(make_units([10] * 60))) == list(range(60))
+
+    play(scenario, encoder, max_batch_tokens=1000, on_batch=reports.append)
+    assert encoder.encoded == [250] * 4 + [250, 250, 100]
+    assert [report.out_of_memory for report in reports] == [3, 0, 0, 0]
+    assert sum(report.errors for report in reports) == 0
+    assert caplog.messages == [
+        f"the encoder ran out of memory: batches of {tokens} tokens from now on" for tokens in (500, 250)
+    ]
+
+
+def test_budget_never_falls_below_one_text(make_units: MakeUnits, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL + 1)
+
+    async def scenario(runner: Runner) -> None:
+        encoded = await runner.run(make_units([40, 60, 100, 100]))
+        assert numbers(encoded) == [0, 1, -1, -1]
+        assert runner.max_batch_tokens == 128
+
+    play(scenario, Small(60), max_batch_tokens=300, longest=128)
+
+
+def test_other_failures_leave_the_budget(make_units: MakeUnits, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL + 1)
+
+    async def scenario(runner: Runner) -> None:
+        await runner.run(make_units([10] * 20))
+        assert runner.max_batch_tokens == 256
+
+    play(scenario, failing_on({3}, RuntimeError("bad")))
+
+
+def test_several_encoders_serve_one_queue(make_units: MakeUnits) -> None:
+    """Each has threads of its own: with all of the first's held up, the second one goes on."""
+    held, free = Gate(), Gate()
+
+    async def scenario(runner: Runner) -> None:
+        requests = [asyncio.ensure_future(runner.run(make_units([200]))) for _ in range(40)]
+        await until(lambda: (len(held.batches), len(free.batches)) == (2, 2))
+        free.open.set()
+        await until(lambda: sum(request.done() for request in requests) == 38)
+        assert (len(held.batches), len(free.batches)) == (2, 38)
+        held.open.set()
+        assert [numbers(answer) for answer in await asyncio.gather(*requests)] == [[0]] * 40
+
+    play(scenario, [held, free], threads=2)
+
+
+def test_lost_device_is_told_once_a_batch_and_its_callers_have_an_answer(
+    make_units: MakeUnits, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost: list[bool] = []
+
+    async def scenario(runner: Runner) -> None:
+        assert numbers(await runner.run(make_units([10] * 20))) == [-1] * 20
+
+    play(scenario, failing_on({3}, DeviceLostError("the GPU has failed")), on_lost=lambda: lost.append(True))
+    assert lost == [True]
+    assert caplog.messages == ["the GPU has failed"]

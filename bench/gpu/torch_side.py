@@ -1,0 +1,84 @@
+"""torch on the same texts: batches padded as they come or sorted by length first, with SDPA, or compiled."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.gpu.subject import synchronize
+from service.inference.types import Float32Array, Unit
+
+Batch = list[Unit]
+
+WARM_UP = 3
+
+
+def matrix_rate(size: int, device: str, seconds: float) -> float:
+    """Measure the operations a second of a large product, of random numbers: fp16 on a GPU, fp32 on the CPU."""
+    kind = torch.float16 if device == "cuda" else torch.float32
+    a, b = (torch.randn(size, size, device=device, dtype=kind) for _ in range(2))
+    wait = synchronize(device)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < WARM_UP + 10 or time.perf_counter() < end:
+        wait()
+        started = time.perf_counter()
+        a @ b
+        wait()
+        times.append(time.perf_counter() - started)
+    return float(2 * size**3 / np.median(times[WARM_UP:]))
+
+
+def padded_batches(units: Sequence[Unit], budget: int, *, by_length: bool) -> list[Batch]:
+    """Fill batches whose padded area is at most `budget` tokens, in the texts' order or in that of their lengths."""
+    batches: list[Batch] = [[]]
+    longest = 0
+    for unit in sorted(units, key=len) if by_length else units:
+        longest = max(longest, len(unit))
+        if batches[-1] and (len(batches[-1]) + 1) * longest > budget:
+            batches.append([])
+            longest = len(unit)
+        batches[-1].append(unit)
+    return batches
+
+
+class TorchEncoder:
+    """A torch model as it would be served: ids in, normalised means out, padding masked."""
+
+    def __init__(self, model: Any, device: str) -> None:
+        self._model = model
+        self._device = device
+
+    def __call__(self, units: Batch) -> Float32Array:
+        """Encode a batch; gives [units, hidden]."""
+        longest = max(map(len, units))
+        ids = np.zeros((len(units), longest), dtype=np.int64)
+        mask = np.zeros((len(units), longest), dtype=np.int64)
+        for row, unit in enumerate(units):
+            ids[row, : len(unit)] = unit.encoding.ids
+            mask[row, : len(unit)] = 1
+        with torch.inference_mode():
+            on_device = torch.from_numpy(ids).to(self._device)
+            kept = torch.from_numpy(mask).to(self._device)
+            # Without a mask SDPA has its fastest kernel, so where nothing is padded there is none.
+            output = self._model(input_ids=on_device, attention_mask=None if mask.all() else kept)
+            states = output.last_hidden_state.float() * kept[:, :, None]
+            means = states.sum(dim=1) / kept.sum(dim=1, keepdim=True)
+            return np.asarray(torch.nn.functional.normalize(means, dim=1).cpu().numpy())
+
+
+def tokens_per_second(encode: Callable[[Batch], object], batches: Sequence[Batch], seconds: float) -> float:
+    """Measure the texts' own tokens a second, padding not counted, over whole rounds or as much of one as fits."""
+    source: Iterator[Batch] = cycle(batches)
+    for _ in range(WARM_UP):
+        encode(next(source))
+    source = cycle(batches)
+    tokens, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds or not tokens:
+        batch = next(source)
+        encode(batch)
+        tokens += sum(map(len, batch))
+    return tokens / (time.perf_counter() - started)
