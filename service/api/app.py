@@ -12,7 +12,7 @@ from service import __version__
 from service.api.errors import ErrorBody, add_error_handlers
 from service.api.fields import FeatureFields
 from service.api.middleware import Observe
-from service.api.routes import bert_as_service, embeddings, features, service, similarity, tei, tokens
+from service.api.routes import bert_as_service, embeddings, features, page, service, similarity, tei, tokens
 from service.api.state import Engine, State
 from service.api.wishes import feature_of
 from service.cores import available_cores
@@ -93,6 +93,7 @@ def create_app(
         similarity.router,
         tokens.router,
         service.router,
+        page.router,
         tei.encoding,
         tei.tokens,
         bert_as_service.router,
