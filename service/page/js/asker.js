@@ -3,7 +3,7 @@
 import { ApiError, ask } from "./api.js";
 import { curlLine } from "./curl.js";
 import { find } from "./dom.js";
-import { askForKey, keyEvents } from "./key.js";
+import { askForKey } from "./key.js";
 
 /** Milliseconds without a keystroke after which a request is sent. */
 const PAUSE = 400;
@@ -26,7 +26,6 @@ export class Asker {
     this.timer = 0;
     this.part("run").addEventListener("click", () => this.now());
     this.part("copy").addEventListener("click", () => this.copy());
-    keyEvents.addEventListener("change", () => this.asked && this.now());
   }
 
   /** Ask soon, if it is little; show the `curl` line at once. */
@@ -58,6 +57,7 @@ export class Asker {
       this.part("status").textContent = status(answer);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
+      this.asked = "";
       this.fail(error.message);
       if (error.status === 401) askForKey();
     } finally {
@@ -70,7 +70,13 @@ export class Asker {
     }
   }
 
-  /** Ask, if what is to be asked has changed. */
+  /** Ask nothing any more that was to be asked soon: another view is shown. */
+  rest() {
+    clearTimeout(this.timer);
+    this.again = false;
+  }
+
+  /** Ask, if what is to be asked has changed, or was not answered. */
   refresh() {
     if (JSON.stringify(this.spell()) !== this.asked) this.soon();
   }

@@ -23,6 +23,7 @@ const askers = { sentences: startSentences(), tokens: startTokens(), map: startM
 const live = startLive(() => info);
 
 startTabs((view) => {
+  askers[shown]?.rest();
   shown = view;
   if (view === "live") live.show();
   else moveControls(view);
@@ -36,7 +37,10 @@ document.addEventListener("keydown", (event) => {
 // On a telephone the choices would stand between the text and its picture.
 find("controls-frame").open = matchMedia("(min-width: 60rem)").matches;
 
-keyEvents.addEventListener("change", () => learn());
+keyEvents.addEventListener("change", () => {
+  learn();
+  askers[shown]?.now();
+});
 learn();
 
 /** Ask the service what it is; while it is starting, again. */

@@ -2,7 +2,7 @@
 
 const MOST_STEPS = 500;
 /** Change of a direction's square, below which it is found. */
-const STILL = 1e-12;
+const STILL = 1e-14;
 
 /**
  * @typedef {object} Plane

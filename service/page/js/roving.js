@@ -25,7 +25,7 @@ export function rove(container, items, columns) {
 }
 
 /**
- * Say where a key leads from a place.
+ * Say where a key leads from a place. In one column all arrows lead along it; in one row those to the sides.
  * @param {KeyboardEvent} event
  * @param {number} index
  * @param {number} count
@@ -33,20 +33,21 @@ export function rove(container, items, columns) {
  */
 function target(event, index, count, columns) {
   if (index < 0 || event.altKey || event.metaKey) return null;
-  const start = index - (index % columns);
+  const isLine = columns === 1 || columns === count;
+  const [first, last] = isLine ? [0, count - 1] : [index - (index % columns), index - (index % columns) + columns - 1];
   switch (event.key) {
     case "ArrowLeft":
-      return columns === count || index > start ? index - 1 : null;
+      return index > first ? index - 1 : null;
     case "ArrowRight":
-      return columns === count || index < start + columns - 1 ? index + 1 : null;
+      return index < last ? index + 1 : null;
     case "ArrowUp":
       return index - columns;
     case "ArrowDown":
       return index + columns;
     case "Home":
-      return event.ctrlKey ? 0 : start;
+      return event.ctrlKey ? 0 : first;
     case "End":
-      return event.ctrlKey ? count - 1 : Math.min(start + columns, count) - 1;
+      return event.ctrlKey ? count - 1 : last;
     default:
       return null;
   }

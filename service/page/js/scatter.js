@@ -58,7 +58,7 @@ export class Scatter {
       dot.addEventListener("focus", point);
     });
     this.frame.replaceChildren(svg);
-    rove(svg, dots, dots.length);
+    rove(svg, dots, 1);
   }
 
   /**
