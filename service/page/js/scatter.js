@@ -9,6 +9,7 @@ const RADIUS = 5;
 const FONT = "11.5px system-ui, sans-serif";
 const LINE = 13;
 const LONGEST_LABEL = 28;
+const LONGEST_TIP = 60;
 const COLOURS = 8;
 
 export class Scatter {
@@ -49,11 +50,15 @@ export class Scatter {
     this.width = width;
     const places = placed(this.points, width, height);
     const lines = makeSvg("g", { class: "joins" });
+    const tip = makeSvg("g", { class: "tip", "aria-hidden": "true" });
     const dots = places.map((place, index) => this.dot(place, index));
     const svg = makeSvg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Map of the lines" });
-    svg.append(lines, makeSvg("g", { "aria-hidden": "true" }, ...labels(places, this.texts, width)), ...dots);
+    svg.append(lines, makeSvg("g", { "aria-hidden": "true" }, ...labels(places, this.texts, width)), ...dots, tip);
     dots.forEach((dot, index) => {
-      const point = () => this.point(index, places, dots, lines);
+      const point = () => {
+        this.point(index, places, dots, lines);
+        tip.replaceChildren(tipAt(places[index], this.texts[index], width));
+      };
       dot.addEventListener("pointerenter", point);
       dot.addEventListener("focus", point);
     });
@@ -132,7 +137,7 @@ function labels(places, texts, width) {
   /** @type {Element[]} */
   const made = [];
   places.forEach(([x, y], index) => {
-    const text = texts[index].length > LONGEST_LABEL ? `${texts[index].slice(0, LONGEST_LABEL - 1)}…` : texts[index];
+    const text = shortened(texts[index], LONGEST_LABEL);
     const length = pen.measureText(text).width;
     for (const left of [x + RADIUS + 3, x - RADIUS - 3 - length]) {
       const box = { left, right: left + length, top: y - LINE / 2, bottom: y + LINE / 2 };
@@ -144,6 +149,29 @@ function labels(places, texts, width) {
     }
   });
   return made;
+}
+
+/**
+ * Write a text above its point, towards the side on which there is more room.
+ * @param {[number, number]} place
+ * @param {string} text
+ * @param {number} width
+ */
+function tipAt([x, y], text, width) {
+  const anchor = x < width / 2 ? "start" : "end";
+  return makeSvg(
+    "text",
+    { x, y: y < 2 * MARGIN ? y + 21 : y - 11, "text-anchor": anchor },
+    shortened(text, LONGEST_TIP),
+  );
+}
+
+/**
+ * @param {string} text
+ * @param {number} most letters
+ */
+function shortened(text, most) {
+  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }
 
 /** @typedef {{left: number, right: number, top: number, bottom: number}} Box */

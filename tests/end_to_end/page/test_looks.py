@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.end_to_end.page.conftest import PHONE
 
 if TYPE_CHECKING:
+    from tests.end_to_end.conftest import Service
     from tests.end_to_end.page.conftest import OpenPage, Visit
 
 VIEWS = ["sentences", "tokens", "map", "live"]
@@ -132,6 +133,19 @@ def test_dark_is_the_systems_choice_or_the_readers(open_page: "OpenPage") -> Non
 
 def test_light_is_the_default(visit: "Visit") -> None:
     assert visit.go().evaluate(PAPER) == LIGHT
+
+
+def test_a_proxy_may_put_it_behind_a_path(open_page: "OpenPage", service: "Service") -> None:
+    visit = open_page(url=f"{service.url}/models/berth")
+
+    def strip(route: Route) -> None:
+        answer = route.fetch(url=route.request.url.replace("/models/berth/", "/"))
+        route.fulfill(response=answer)
+
+    visit.page.route("**/models/berth/**", strip)
+    page = shown(visit, "sentences")
+    expect(page.locator("#sentences-curl")).to_contain_text(f"{visit.url}/v1/similarity")
+    assert all(url.startswith(f"{visit.url}/") for url in visit.asked)
 
 
 def test_all_that_is_loaded_is_small(visit: "Visit") -> None:

@@ -81,10 +81,11 @@ def test_a_dot_tells_its_text_and_its_nearest(visit: "Visit", http: httpx.Client
     page.locator(DOTS).first.hover()
     body = {"source": lines[0], "target": lines[1:], "top_k": 3}
     nearest = [lines[1 + match["index"]] for match in http.post("/v1/similarity", json=body).json()["matches"]]
+    expect(page.locator("#map-plot .tip")).to_have_text(lines[0])
     expect(page.locator("#map-readout b")).to_have_text(lines[0])
     expect(page.locator("#map-readout li")).to_have_text(nearest)
     expect(page.locator("#map-plot line")).to_have_count(3)
-    expect(page.locator("#map-plot text")).to_have_text(lines, use_inner_text=False)
+    expect(page.locator("#map-plot .dot-label")).to_have_text(lines, use_inner_text=False)
 
 
 def test_five_hundred_lines_are_drawn_and_more_are_told(visit: "Visit") -> None:
