@@ -72,6 +72,9 @@ class Metrics:
             registry = CollectorRegistry()  # this worker's own, which nobody reads
             self._figures = ProcessFigures(registry)
         self._requests = Counter("berth_requests", "Requests answered", ["route", "status"], registry=registry)
+        self._seconds = Histogram(
+            "berth_request_seconds", "Time of a request by route", ["route"], buckets=SECONDS, registry=registry
+        )
         self.in_flight = _gauge("berth_requests_in_flight", "Requests being answered", registry)
         self._stages = Histogram(
             "berth_stage_seconds", "Time of a request by stage", ["stage"], buckets=SECONDS, registry=registry
@@ -117,6 +120,7 @@ class Metrics:
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
         self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
         self._stages.labels("total").observe(seconds)
 
     def count_texts(self, embedded: "Embedded") -> None:

@@ -14,7 +14,7 @@ from service.api.errors import ErrorBody, add_error_handlers
 from service.api.fields import FeatureFields
 from service.api.middleware import Observe
 from service.api.requests import EncoderRoute
-from service.api.routes import bert_as_service, embeddings, features, service, similarity, tei, tokens
+from service.api.routes import bert_as_service, embeddings, features, page, service, similarity, tei, tokens
 from service.api.state import Engine, State
 from service.api.wishes import feature_of
 from service.cores import available_cores
@@ -53,6 +53,7 @@ ROUTERS = (
     similarity.router,
     tokens.router,
     service.router,
+    page.router,
     tei.encoding,
     tei.tokens,
     bert_as_service.router,

@@ -28,6 +28,7 @@ def test_request_is_counted_by_route_and_status() -> None:
     metrics.count_request("/v1/embeddings", 200, 0.25)
     assert samples(metrics, "berth_requests_total", route="/v1/embeddings", status="200") == 1
     assert samples(metrics, "berth_stage_seconds_sum", stage="total") == 0.25
+    assert samples(metrics, "berth_request_seconds_sum", route="/v1/embeddings") == 0.25
 
 
 def test_texts_are_counted_with_their_stages() -> None:

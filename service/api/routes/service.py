@@ -49,6 +49,7 @@ async def info(state: CurrentState) -> Response:
             "layers": manifest.layers,
             "hidden_size": manifest.hidden_size,
             "vocab_size": manifest.vocab_size,
+            "has_pooler": manifest.has_pooler,
             "normalize": manifest.normalize,
             "similarity": manifest.similarity,
             "prompts": sorted(manifest.prompts),
