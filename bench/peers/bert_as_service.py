@@ -31,16 +31,12 @@ def init_without_prefetch(self, *rest, **named):
     self.prefetch_size = 0
 
 
-def free_ports(count):
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [str(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 zmq.Socket.bind, flask.Flask.run, server.BertWorker.__init__ = bind_here, run_here, init_without_prefetch
-port, port_out = free_ports(2)
-sys.argv += ["-port", port, "-port_out", port_out]
+sys.argv += ["-port", free_port(), "-port_out", free_port()]
 sys.exit(main())

@@ -122,9 +122,10 @@ def prepare(name: str, port: int) -> list[str]:
     """Make what a peer needs where it is not there, and give its command; raises `SetupError`."""
     peer = PEERS[name]
     setup(peer)
-    os.environ.update({"MODEL": forms()["model"], "MODEL_ONNX": forms()["onnx"], **QUIET})
+    variables = {"MODEL": forms()["model"], "MODEL_ONNX": forms()["onnx"], **QUIET}
     values = forms() | {"bin": str(_bin(peer.environment)), "here": str(HERE), "port": str(port)}
-    return [part.format(**values) for part in peer.command]
+    settings = (f"{name}={value}" for name, value in variables.items())
+    return ["env", *settings, *(part.format(**values) for part in peer.command)]
 
 
 QUIET = {
