@@ -42,7 +42,7 @@ bench: .venv/.installed ## measure Berth on this machine; what each column says:
 	$(SERVE) -m bench $(ARGS)
 
 .PHONY: bench-peers
-bench-peers: .venv/.installed ## the same beside other servers, each in an environment of its own under ~/.cache/berth-peers
+bench-peers: .venv/.installed ## the same beside other servers, each in an environment of its own; what cannot be had is left out
 	$(SERVE) -m bench --rounds 3 $(PEERS:%=--peer %) $(ARGS)
 
 .PHONY: image

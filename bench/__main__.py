@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from bench.comparison import Comparison
 from bench.fairness import fairness
 from bench.machine import describe
+from bench.memory import memory
 from bench.model import find_model
 from bench.options import parse
 from bench.overload import overload
 from bench.rig import Rig
+from bench.scaling import scaling
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sound = overload(rig, options, about)
         case "fairness":
             sound = fairness(rig, options, about)
+        case "scaling":
+            sound = scaling(rig, options, about)
+        case "memory":
+            sound = memory(rig, options, about)
         case _:
             sound = Comparison(rig, options, about).run()
     return 0 if sound else 1

@@ -4,13 +4,20 @@ import argparse
 import json
 import re
 from dataclasses import asdict, dataclass
+from statistics import median
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from bench.figures import percentile
-from bench.load import ClosedLoop, Target, run_together
+from bench.figures import Span, Window, percentile
+from bench.load import Target, run_together
+from bench.processes import pin
 from bench.rig import Rig
 from bench.table import table
+
+HEAD = (
+    *("server", "alone p50 ms", "alone p99 ms", "crowded p50 ms", "crowded p99 ms", "crowded requests"),
+    *("bulk texts/s", "batch ms", "p99 in batches"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,33 +36,46 @@ class Report:
 
 
 def fairness(rig: Rig, options: argparse.Namespace, about: dict[str, str]) -> bool:
-    """Measure Berth and each peer, print; gives whether no request failed."""
-    reports, valid = [], True
-    for peer in options.peer or [None]:
-        with rig.contenders(peer) as contenders:
-            for contender in contenders:
+    """Measure Berth and the peers in turns, print the medians; gives whether every answer was right."""
+    reports: dict[str, list[Report]] = {}
+    valid = True
+    with rig.contenders(options.peer) as contenders:
+        for number in range(options.rounds):
+            for contender in contenders if number % 2 == 0 else reversed(contenders):
                 with contender.alone(contenders):
-                    report, sound = _measure(rig, options, contender.target)
-                reports.append(report)
+                    report, sound = _measure(rig, contender.target, number)
+                reports.setdefault(report.server, []).append(report)
                 valid &= sound
-    columns = [asdict(report) for report in reports]
-    rows = [[name, *(column[name] for column in columns)] for name in columns[0] if name != "server"]
-    print(table(["fairness", *(report.server for report in reports)], rows))
-    if options.out is not None:
-        with options.out.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps({"fairness": True, **column, **about}) + "\n" for column in columns)
+                _write(report, options, about)
+        labels = [contender.target.label for contender in contenders]
+    print(table(HEAD, [_row(reports[label]) for label in labels]))
+    ours, *peers = (median(report.crowded_p99_ms for report in reports[label]) for label in labels)
+    if peers:
+        ratios = [theirs / ours for theirs in peers]
+        print("", table([f"crowded p99, ÷ {labels[0]}'s", *labels[1:]], [["w1", *ratios]]), sep="\n")
+    rig.tell_left_out()
     return valid
 
 
-def _measure(rig: Rig, options: argparse.Namespace, target: Target) -> tuple[Report, bool]:
-    alone = rig.run(target, "w1", 0)
+def _row(reports: list[Report]) -> list[float | str | None]:
+    """Give the medians of a server's rounds."""
+    server, *rows = zip(*(asdict(report).values() for report in reports), strict=True)
+    return [server[0], *(None if None in row else median(row) for row in rows)]
+
+
+def _write(report: Report, options: argparse.Namespace, about: dict[str, str]) -> None:
+    if options.out is not None:
+        with options.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"fairness": True, **asdict(report), **about}) + "\n")
+
+
+def _measure(rig: Rig, target: Target, number: int) -> tuple[Report, bool]:
+    alone = rig.run(target, "w1", number)
     before = batches(target)
-    loops = [
-        ClosedLoop(target, rig.workload(name), warmup=options.warmup, seconds=options.seconds) for name in ("w1", "w3")
-    ]
-    short, bulk = run_together(*loops)
+    pin(rig.client_cores)
+    short, bulk = run_together(rig.loop(target, "w1"), rig.loop(target, "w3"))
     after = batches(target)
-    latencies = [seconds * 1000 for seconds in short.window.latencies(short.spans)]
+    latencies = [span * 1000 for span in overlapping(short.window, short.spans)]
     count, seconds = after[0] - before[0], after[1] - before[1]
     batch_ms = seconds * 1000 / count if count else None
     p99 = percentile(latencies, 99)
@@ -70,7 +90,13 @@ def _measure(rig: Rig, options: argparse.Namespace, target: Target) -> tuple[Rep
         batch_ms=batch_ms,
         p99_in_batches=p99 / batch_ms if batch_ms else None,
     )
-    return report, alone.valid and not short.errors and not bulk.errors and bool(latencies)
+    crowded = (rig.result(target, name, number, record) for name, record in (("w1", short), ("w3", bulk)))
+    return report, alone.valid and all(result.valid for result in crowded)
+
+
+def overlapping(window: Window, spans: list[Span]) -> list[float]:
+    """Give the seconds of each request that was on the way in the window: some servers take longer than it is long."""
+    return [span.end - span.start for span in spans if window.share(span)]
 
 
 def batches(target: Target) -> tuple[float, float]:

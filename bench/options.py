@@ -8,6 +8,14 @@ from bench.dialects import DIALECTS
 from bench.peers.environments import PEERS
 from bench.workloads import SHAPES
 
+COMMANDS = {
+    "run": "the workloads, beside the ceiling, the floor and peers",
+    "overload": "many times more requests than can be answered",
+    "fairness": "a short request among bulk ones",
+    "scaling": "the encoder alone on one core and on two",
+    "memory": "the server's memory over a long mixed run",
+}
+WITH_PEERS = ("run", "fairness")
 EPILOG = "What follows a lone -- is handed to the Berth that is started: … -- --max-batch-tokens 512"
 
 
@@ -15,7 +23,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; exits with a line where it is wrong."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, epilog=EPILOG)
     parser.description = "Measure Berth, or any server of embeddings, on this machine."
-    parser.add_argument("command", nargs="?", default="run", choices=["run", "overload", "fairness"])
+    parser.add_argument("command", nargs="?", default="run", choices=list(COMMANDS), help=_commands())
     parser.add_argument("--model", help="model to serve, as in `berth serve`; the default model if left out")
     parser.add_argument("--base", metavar="URL", help="measure a server that runs already, in place of Berth")
     parser.add_argument("--api", choices=sorted(DIALECTS), default="openai", help="how --base is asked")
@@ -29,7 +37,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of workloads.json and ref_*.npy in place of our own texts")
     parser.add_argument("--rounds", type=_positive(int), default=1, help="rounds, in which the servers take turns")
     parser.add_argument("--seconds", type=_positive(float), default=15, help="length of the window that counts")
-    parser.add_argument("--warmup", type=float, default=3, help="seconds before it")
+    parser.add_argument("--warmup", type=float, help="seconds before it: 3, memory: 60")
+    parser.add_argument("--minutes", type=_positive(float), default=20, help="memory: length of the run")
     parser.add_argument("--no-ceiling", action="store_true", help="leave out the encoder alone and the products alone")
     parser.add_argument("--min-cos", type=float, default=0.999, help="a cosine to the reference up to this is wrong")
     parser.add_argument("--factor", type=_positive(float), default=10, help="overload: how many times the peak rate")
@@ -38,11 +47,23 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(own)
     if options.base is not None and flags:
         parser.error("flags after -- are for a Berth that is started, and --base names one that runs")
+    if options.warmup is None:
+        options.warmup = 60.0 if options.command == "memory" else 3.0
+    if options.command == "memory":
+        options.seconds = options.minutes * 60
+        if options.base is not None and options.pid is None:
+            parser.error("memory: --base wants its --pid")
+    if options.peer and options.command not in WITH_PEERS:
+        parser.error(f"--peer is for {' and '.join(WITH_PEERS)}")
     for peer in options.peer:
         if "://" not in peer and peer not in PEERS:
             parser.error(f"--peer: {peer!r} is neither a URL nor one of {', '.join(PEERS)}")
     options.flags = flags
     return options
+
+
+def _commands() -> str:
+    return "; ".join(f"{name}: {what}" for name, what in COMMANDS.items())
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -2,19 +2,19 @@
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.check import check
 from bench.dialects import DIALECTS
-from bench.load import ClosedLoop, Target, run_together
+from bench.load import ClosedLoop, Record, Target, run_together
 from bench.model import Model, OwnReference
-from bench.peers.environments import PEERS, prepare
+from bench.peers.environments import PEERS, SetupError, prepare
 from bench.processes import cores, pin
 from bench.result import Result, result_of
-from bench.server import Server, berth_command, free_port, running
+from bench.server import Server, StartError, berth_command, free_port, running
 from bench.workloads import SHAPES, Workload, load_workload
 
 
@@ -43,6 +43,8 @@ class Rig:
 
     def __init__(self, model: Model, options: argparse.Namespace) -> None:
         self.model = model
+        self.left_out: dict[str, str] = {}
+        """The peers that cannot be had on this machine, and why."""
         self._options = options
         self.client_cores, self.server_cores = cores()
         self._workloads: dict[str, tuple[Workload, OwnReference]] = {}
@@ -53,13 +55,24 @@ class Rig:
 
     def run(self, target: Target, name: str, number: int) -> Result:
         """Run a workload and check its answers."""
-        workload, reference = self._known(name)
         pin(self.client_cores)
-        options = self._options
-        loop = ClosedLoop(target, workload, warmup=options.warmup, seconds=options.seconds)
-        (record,) = run_together(loop)
-        checked = check(workload, record.sample, target.dialect, reference, lowest=options.min_cos)
+        (record,) = run_together(self.loop(target, name))
+        return self.result(target, name, number, record)
+
+    def loop(self, target: Target, name: str) -> ClosedLoop:
+        """Make a workload's load."""
+        return ClosedLoop(target, self.workload(name), warmup=self._options.warmup, seconds=self._options.seconds)
+
+    def result(self, target: Target, name: str, number: int, record: Record) -> Result:
+        """Check a workload's answers and work its figures out."""
+        workload, reference = self._known(name)
+        checked = check(workload, record.sample, target.dialect, reference, lowest=self._options.min_cos)
         return result_of(target.label, workload.shape, number, record, checked)
+
+    def tell_left_out(self) -> None:
+        """Print a line a peer that was left out."""
+        for peer, reason in self.left_out.items():
+            print(f"\nleft out: {peer}: {reason.splitlines()[0]}")
 
     def _known(self, name: str) -> tuple[Workload, OwnReference]:
         if name not in self._workloads:
@@ -69,11 +82,18 @@ class Rig:
         return self._workloads[name]
 
     @contextmanager
-    def contenders(self, peer: str | None = None) -> Iterator[list[Contender]]:
-        """Have Berth, or what --base names, and a peer running."""
+    def contenders(self, peers: Sequence[str] = ()) -> Iterator[list[Contender]]:
+        """Have Berth, or what --base names, and peers running; a peer that cannot be had is left out."""
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="berth-bench-")))
-            yield [self._ours(stack, folder), *([self._peer(stack, folder, peer)] if peer else [])]
+            contenders = [self._ours(stack, folder)]
+            for peer in dict.fromkeys(peers):
+                try:
+                    contenders.append(self._peer(stack, folder, peer))
+                except (SetupError, StartError) as error:
+                    self.left_out[peer] = str(error)
+                    print(f"left out: {peer}: {error}", flush=True)
+            yield contenders
 
     def _ours(self, stack: ExitStack, folder: Path) -> Contender:
         options = self._options
@@ -82,7 +102,10 @@ class Rig:
             return Contender(Target(label, options.base, DIALECTS[options.api], options.model_name, options.pid))
         port = free_port()
         command = berth_command(self.model.artifact.folder, port, options.flags)
-        return self._start(stack, folder, "berth", command, port, "openai", None)
+        try:
+            return self._start(stack, folder, "berth", command, port, "openai", None)
+        except StartError as error:
+            raise SystemExit(f"bench: {error}") from error
 
     def _peer(self, stack: ExitStack, folder: Path, peer: str) -> Contender:
         options = self._options

@@ -20,6 +20,10 @@ START_BOUND = 180.0
 STOP_BOUND = 10.0
 
 
+class StartError(Exception):
+    """A server that was started gives no answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A process of our own and where it listens."""
@@ -61,7 +65,10 @@ def running(
     log: Path,
     folder: str | None = None,
 ) -> Iterator[Server]:
-    """Start a server on some cores, wait for its first answer, and stop it and its children at the end."""
+    """Start a server on some cores, wait for its first answer, and stop it and its children at the end.
+
+    Raises `StartError` where none comes.
+    """
     started = time.monotonic()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BERTH_")}
     with log.open("wb") as file:
@@ -97,7 +104,10 @@ def _wait_for_answer(
         except (URLError, OSError, ValueError) as error:
             if process.poll() is not None or time.monotonic() > end:
                 tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
-                raise SystemExit("\n".join([f"bench: {process.args!r} gives no answer: {error}", *tail])) from error
+                why = tail[-1] if tail else str(error)
+                raise StartError(
+                    "\n".join([f"it gives no answer: {why}", f"{process.args!r}: {error}", *tail])
+                ) from error
             time.sleep(0.05)
 
 

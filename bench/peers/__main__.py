@@ -2,12 +2,15 @@
 
 import sys
 
-from bench.peers.environments import PEERS, setup
+from bench.peers.environments import PEERS, SetupError, setup
 
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["setup", *names] if names and set(names) <= PEERS.keys():
             for name in names:
-                setup(PEERS[name])
+                try:
+                    setup(PEERS[name])
+                except SetupError as error:
+                    raise SystemExit(f"{name}: {error}") from error
         case _:
             raise SystemExit(f"usage: python -m bench.peers setup NAME …   ({', '.join(PEERS)})")

