@@ -87,6 +87,7 @@ class Metrics:
             "berth_batch_seconds", "Time of a batch in the encoder", buckets=SECONDS, registry=registry
         )
         self._encoder_errors = Counter("berth_encoder_errors", "Units on which the encoder failed", registry=registry)
+        self._stalls = Counter("berth_encoder_stalls", "Times the encoder hung", registry=registry)
         self._queue_units = _gauge("berth_queue_units", "Units that wait for the encoder", registry)
         self._queue_tokens = _gauge("berth_queue_tokens", "Tokens that wait for the encoder", registry)
         self._ready = _gauge("berth_ready", "Processes that are ready", registry)
@@ -135,6 +136,10 @@ class Metrics:
         self._batch_tokens.observe(batch.tokens)
         self._batch_seconds.observe(batch.seconds)
         self._encoder_errors.inc(batch.errors)
+
+    def count_stall(self) -> None:
+        """Count a batch that takes far longer than usual."""
+        self._stalls.inc()
 
 
 class SharedCollector(Collector):

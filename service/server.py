@@ -59,7 +59,10 @@ def serve(
         print(f"berth: {error}", file=sys.stderr)
         return 1
     server = Server(app, settings, on_listening)
-    server.run(sockets)
+    try:
+        server.run(sockets)
+    except SystemExit:  # uvicorn could not open the port, has said why, and has a status of its own for it
+        return 1
     return 1 if server.failed else 0
 
 

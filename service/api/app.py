@@ -27,6 +27,7 @@ from service.inference.runner import Runner
 from service.inference.scheduler import Scheduler
 from service.inference.tokenizer import Tokenizer
 from service.inference.types import Pooling
+from service.inference.watch import Watch
 from service.metrics import Metrics, Share
 from service.settings import Settings
 
@@ -39,6 +40,9 @@ CALIBRATION_SECONDS = 1.0
 
 REFRESH_SECONDS = 0.2
 """How old a worker's queue depth, readiness and memory may be on the page of another."""
+
+WATCH_SECONDS = 0.2
+"""Between two looks at whether the encoder hangs."""
 
 logger = logging.getLogger("berth")
 
@@ -68,7 +72,7 @@ def create_app(
             work = [_load(state, artifact, on_failure)]
         else:
             _begin(state, loaded)
-            work = [_refresh(state.metrics), _calibrate(state, loaded)]
+            work = [_refresh(state.metrics), _calibrate(state, loaded), _watch(state, loaded.encode, on_failure)]
         tasks = [asyncio.create_task(coroutine) for coroutine in work]
         yield
         for task in tasks:
@@ -111,7 +115,7 @@ async def _load(state: State, artifact: Artifact, on_failure: Callable[[], None]
         on_failure()
         return
     _begin(state, engine)
-    await _calibrate(state, engine)
+    await asyncio.gather(_calibrate(state, engine), _watch(state, engine.encode))
 
 
 def _begin(state: State, engine: Engine) -> None:
@@ -138,6 +142,26 @@ async def _calibrate(state: State, engine: Engine) -> None:
     logger.info("calibrated: batches of %d tokens", budget)
 
 
+async def _watch(state: State, encoder: Watch, on_hang: Callable[[], None] = lambda: None) -> None:
+    """Log and count when the encoder hangs; `on_hang` is called where there is no hope that it goes on.
+
+    A process of its own is then left to whoever asks `/health/live`; a worker has to end, for the supervisor asks
+    nothing, and a probe comes to any of the workers.
+    """
+    stalled = False
+    while not encoder.hung:
+        if encoder.stalled != stalled:
+            stalled = not stalled
+            if stalled:
+                logger.error("the encoder hangs: a batch takes ten times longer than usual; not ready until it ends")
+                state.metrics.count_stall()
+            else:
+                logger.warning("the encoder hangs no more; ready again")
+        await asyncio.sleep(WATCH_SECONDS)
+    logger.critical("the encoder hangs for good: this process must be replaced")
+    on_hang()
+
+
 async def _refresh(metrics: Metrics) -> None:
     """Keep up to date what other workers show of this one."""
     while True:
@@ -153,7 +177,7 @@ def _engine(state: State, artifact: Artifact) -> Engine:
         vocab_size=manifest.vocab_size,
         type_vocab_size=manifest.type_vocab_size,
     )
-    encoder = CpuEncoder(artifact)
+    encoder = Watch(CpuEncoder(artifact), patience=settings.request_timeout)
     check_probes(artifact, encoder)
     runner = Runner(
         encoder,

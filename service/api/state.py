@@ -10,9 +10,10 @@ from service.errors import InvalidInputError, ModelNotFoundError, NotReadyError
 from service.inference.artifact import Manifest
 from service.inference.embedder import Embedded, Embedder
 from service.inference.reading import Wish
-from service.inference.runner import Encode, Runner
+from service.inference.runner import Runner
 from service.inference.tokenizer import Tokenizer
 from service.inference.types import Feature, Text
+from service.inference.watch import Watch
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -22,7 +23,7 @@ class Engine:
     """What is there once the model is loaded and its probes agree."""
 
     tokenizer: Tokenizer
-    encode: Encode
+    encode: Watch
     runner: Runner
     embedder: Embedder
 
@@ -43,7 +44,20 @@ class State:
     @property
     def ready(self) -> bool:
         """Whether new requests should be sent here."""
-        return self.engine is not None and not self.draining
+        return self.engine is not None and not self.draining and not self.engine.encode.stalled
+
+    def check_ready(self) -> None:
+        """Raise `NotReadyError` where new requests should not be sent here."""
+        engine = self.loaded()
+        if self.draining:
+            raise NotReadyError("the service is shutting down")
+        if engine.encode.stalled:
+            raise NotReadyError("the encoder hangs: a batch takes far longer than usual")
+
+    def check_alive(self) -> None:
+        """Raise `NotReadyError` where a restart alone can help."""
+        if self.engine is not None and self.engine.encode.hung:
+            raise NotReadyError("the encoder hangs for good")
 
     def loaded(self) -> Engine:
         """Give the engine, or raise `NotReadyError`; while draining, requests that still arrive are served."""

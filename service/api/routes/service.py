@@ -6,7 +6,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from service import __version__
 from service.api.replies import json_reply
 from service.api.state import CurrentState, State
-from service.errors import NotReadyError
 
 router = APIRouter(tags=["service"])
 
@@ -65,8 +64,9 @@ async def info(state: CurrentState) -> Response:
 
 @router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", summary="Whether the process answers")
-async def live() -> Response:
-    """Answer 200 as long as the event loop runs."""
+async def live(state: CurrentState) -> Response:
+    """Answer 200 as long as the event loop runs; 503 where the encoder hangs for good, and only a restart can help."""
+    state.check_alive()
     return json_reply({"status": "live"})
 
 
@@ -75,10 +75,8 @@ async def live() -> Response:
 @router.get("/health", summary="Whether to send requests here", include_in_schema=False)
 @router.get("/health/ready", summary="Whether to send requests here")
 async def ready(state: CurrentState) -> Response:
-    """Answer 200 once the model is loaded and its probes agree; 503 before that and while shutting down."""
-    state.loaded()
-    if state.draining:
-        raise NotReadyError("the service is shutting down")
+    """Answer 200 once the model is loaded and its probes agree; 503 before, while the encoder hangs, and at the end."""
+    state.check_ready()
     return json_reply({"status": "ready"})
 
 
