@@ -55,7 +55,7 @@ def serve(
     try:
         artifact = read_artifact(Path(settings.model).expanduser())
         app = create_app(settings, artifact, lambda: server.fail(), share)  # noqa: PLW0108  # the server is made next
-    except (ArtifactError, InvalidInputError) as error:
+    except (ArtifactError, InvalidInputError, OSError) as error:
         print(f"berth: {error}", file=sys.stderr)
         return 1
     server = Server(app, settings, on_listening)

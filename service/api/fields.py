@@ -105,9 +105,11 @@ def texts_or_pieces_of(value: object) -> list[str | list[str]]:
 
 def id_of(value: object) -> str | int | None:
     """Read the `id` that bert-as-service's clients give a request."""
-    if value is None or isinstance(value, str) or type(value) is int:
+    if value is None or isinstance(value, str):
         return value
-    raise _failure("must be a string, an integer or null")
+    if isinstance(value, int) and type(value) is int and abs(value) <= MAX_INTEGER:  # not a boolean, which is one too
+        return value
+    raise _failure("must be a string, an integer of at most 2^53 - 1 either way, or null")
 
 
 def _text_or_pieces(value: object, index: int) -> str | list[str]:

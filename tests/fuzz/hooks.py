@@ -1,4 +1,4 @@
-"""What OpenAPI cannot say of the service, for schemathesis, which runs this module beside its own checks."""
+"""What OpenAPI cannot say of the service, for schemathesis, which loads this module (SCHEMATHESIS_HOOKS)."""
 
 from typing import Any
 
