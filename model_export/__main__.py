@@ -50,8 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminated_by_exception():
             summary = export(arguments.checkpoint, arguments.out, arguments.target, arguments.precision)
-    except (ExportError, OSError) as error:
+    except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {arguments.out} cannot be written: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("error: interrupted, nothing was written", file=sys.stderr)

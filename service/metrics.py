@@ -51,6 +51,12 @@ class Share:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self.folder)
         values.ValueClass = values.MultiProcessValue(lambda: self.place)  # type: ignore[no-untyped-call]
 
+    def reserve(self) -> None:
+        """Have the files' blocks allocated: a mapped page for which a full disk has no block ends the process."""
+        for path in self.folder.glob(f"*_{self.place}.db"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
     def forget(self) -> None:
         """Drop what a worker that has died said of its present; what it counted stays."""
         mark_process_dead(self.place, str(self.folder))  # type: ignore[no-untyped-call]
@@ -93,10 +99,13 @@ class Metrics:
         self._out_of_memory = Counter(
             "berth_out_of_memory", "Runs of the encoder for which the device had no memory", registry=registry
         )
+        self._stalls = Counter("berth_encoder_stalls", "Times the encoder hung", registry=registry)
         self._queue_units = _gauge("berth_queue_units", "Units that wait for the encoder", registry)
         self._queue_tokens = _gauge("berth_queue_tokens", "Tokens that wait for the encoder", registry)
         self._ready = _gauge("berth_ready", "Processes that are ready", registry)
         self._watched: dict[Gauge, Callable[[], float]] = {}
+        if share is not None:
+            share.reserve()
 
     def describe_model(self, name: str, manifest: "Manifest") -> None:
         """Say what is served."""
@@ -143,6 +152,10 @@ class Metrics:
         self._batch_seconds.observe(batch.seconds)
         self._encoder_errors.inc(batch.errors)
         self._out_of_memory.inc(batch.out_of_memory)
+
+    def count_stall(self) -> None:
+        """Count a batch that takes far longer than usual."""
+        self._stalls.inc()
 
 
 class SharedCollector(Collector):

@@ -57,11 +57,14 @@ def serve(
     try:
         artifact = read_artifact(Path(settings.model).expanduser())
         app = create_app(settings, artifact, lambda: server.fail(), share)  # noqa: PLW0108  # the server is made next
-    except (ArtifactError, DeviceError, InvalidInputError) as error:
+    except (ArtifactError, DeviceError, InvalidInputError, OSError) as error:
         print(f"berth: {error}", file=sys.stderr)
         return 1
     server = Server(app, settings, on_listening)
-    server.run(sockets)
+    try:
+        server.run(sockets)
+    except SystemExit:  # uvicorn could not open the port, has said why, and has a status of its own for it
+        return 1
     return 1 if server.failed else 0
 
 

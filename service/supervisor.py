@@ -26,6 +26,9 @@ from service.settings import Settings
 PAUSE_SECONDS = 1.0
 """Between the end of a worker that never became ready and the start of the next in its place."""
 
+METRICS_BYTES = 1 << 19
+"""What a worker's metrics take on the disk, nearly twice over."""
+
 logger = logging.getLogger("berth")
 
 
@@ -34,9 +37,16 @@ def supervise(settings: Settings) -> int:
     try:
         # Bound, not listening: until the first worker accepts, connections are refused and not left waiting.
         listener = _bind(settings.host, settings.port)
-        folder = tempfile.TemporaryDirectory(prefix="berth-metrics-")
     except OSError as error:
         print(f"berth: cannot serve on {settings.host}:{settings.port}: {error}", file=sys.stderr)
+        return 1
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="berth-metrics-")
+        # The workers map files here; a full disk is to be an error now and not their end.
+        (Path(folder.name) / "room").write_bytes(bytes(METRICS_BYTES * settings.workers))
+        (Path(folder.name) / "room").unlink()
+    except OSError as error:
+        print(f"berth: the workers' metrics cannot be kept in {tempfile.gettempdir()}: {error}", file=sys.stderr)
         return 1
     with listener, folder:
         return asyncio.run(Supervisor(settings, listener, Path(folder.name)).run())

@@ -30,6 +30,7 @@ from service.inference.runner import Encode, Runner
 from service.inference.scheduler import Scheduler
 from service.inference.tokenizer import Tokenizer
 from service.inference.types import Pooling
+from service.inference.watch import Watch
 from service.metrics import Metrics, Share
 from service.placement import gpus_for
 from service.settings import Settings
@@ -59,6 +60,9 @@ ROUTERS = (
     bert_as_service.router,
     bert_as_service.status_router,
 )
+
+WATCH_SECONDS = 0.2
+"""Between two looks at whether the encoder hangs."""
 
 logger = logging.getLogger("berth")
 
@@ -91,7 +95,7 @@ def create_app(
             work = [_load(state, artifact, on_failure)]
         else:
             _begin(state, loaded)
-            work = [_refresh(state.metrics), _calibrate(state, loaded)]
+            work = [_refresh(state.metrics), _calibrate(state, loaded), _watch(state, loaded, on_failure)]
         tasks = [asyncio.create_task(coroutine) for coroutine in work]
         yield
         for task in tasks:
@@ -126,7 +130,7 @@ async def _load(state: State, artifact: Artifact, on_failure: Callable[[], None]
         on_failure()
         return
     _begin(state, engine)
-    await _calibrate(state, engine)
+    await asyncio.gather(_calibrate(state, engine), _watch(state, engine))
 
 
 def _begin(state: State, engine: Engine) -> None:
@@ -146,7 +150,7 @@ async def _calibrate(state: State, engine: Engine) -> None:
     file = _calibration(state)
     if state.settings.max_batch_tokens is not None or file.read() is not None:
         return
-    encode = engine.encoders[0]
+    encode = engine.encoders[0].encode
     seconds = CALIBRATION_SECONDS[state.manifest.target]
     try:
         rates = await asyncio.to_thread(token_rates, encode, state.manifest, seconds)
@@ -159,6 +163,26 @@ async def _calibrate(state: State, engine: Engine) -> None:
         encode.trim()
     file.write(budget)
     logger.info("calibrated: batches of %d tokens", budget)
+
+
+async def _watch(state: State, engine: Engine, on_hang: Callable[[], None] = lambda: None) -> None:
+    """Log and count when the encoder hangs; `on_hang` is called where there is no hope that it goes on.
+
+    A process of its own is then left to whoever asks `/health/live`; a worker has to end, for the supervisor asks
+    nothing, and a probe comes to any of the workers.
+    """
+    stalled = False
+    while not engine.hung:
+        if engine.stalled != stalled:
+            stalled = not stalled
+            if stalled:
+                logger.error("the encoder hangs: a batch takes ten times longer than usual; not ready until it ends")
+                state.metrics.count_stall()
+            else:
+                logger.warning("the encoder hangs no more; ready again")
+        await asyncio.sleep(WATCH_SECONDS)
+    logger.critical("the encoder hangs for good: this process must be replaced")
+    on_hang()
 
 
 async def _refresh(metrics: Metrics) -> None:
@@ -176,7 +200,7 @@ def _engine(state: State, artifact: Artifact, on_failure: Callable[[], None]) ->
         vocab_size=manifest.vocab_size,
         type_vocab_size=manifest.type_vocab_size,
     )
-    encoders = _encoders(state, artifact)
+    encoders = [Watch(encode, patience=settings.request_timeout) for encode in _encoders(state, artifact)]
     for encode in encoders:
         check_probes(artifact, encode)
     on_cpu = manifest.target == "cpu"

@@ -20,14 +20,20 @@ from pydantic_core import PydanticCustomError
 from service.inference.truncation import Combine
 from service.inference.types import Pooling, SplitText, Text, TextPair, TokenIds
 
-STRING = {"type": "string", "minLength": 1}
-STRINGS = {"type": "array", "items": STRING, "minItems": 1}
-IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2}
-PAIR = {"type": "array", "items": STRING, "minItems": 2, "maxItems": 2}
-SPLIT = {"type": "object", "properties": {"tokens": STRINGS}, "required": ["tokens"], "additionalProperties": False}
+MAX_INTEGER = 2**53 - 1
+"""Beyond it an integer is not the same to every JSON parser (RFC 8259, section 6)."""
 
-Integer = Annotated[int, Strict()]
-PositiveInt = Annotated[int, Strict(), Field(ge=1)]
+# Where a text is empty is told by the embedder, which knows it from a body of the wrong shape.
+STRING: dict[str, Any] = {"type": "string", "minLength": 1}
+STRINGS: dict[str, Any] = {"type": "array", "items": STRING, "minItems": 1}
+WORDS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+IDS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}, "minItems": 1}
+PAIR = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
+SPLIT = {"type": "object", "properties": {"tokens": WORDS}, "required": ["tokens"], "additionalProperties": False}
+
+NonEmpty = Annotated[str, WithJsonSchema(STRING)]
+Integer = Annotated[int, Strict(), WithJsonSchema({"type": "integer", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER})]
+PositiveInt = Annotated[int, Strict(), Field(ge=1, le=MAX_INTEGER)]
 Flag = Annotated[bool, Strict()]
 
 MAX_LAYERS = 128
@@ -99,9 +105,11 @@ def texts_or_pieces_of(value: object) -> list[str | list[str]]:
 
 def id_of(value: object) -> str | int | None:
     """Read the `id` that bert-as-service's clients give a request."""
-    if value is None or isinstance(value, str) or type(value) is int:
+    if value is None or isinstance(value, str):
         return value
-    raise _failure("must be a string, an integer or null")
+    if isinstance(value, int) and type(value) is int and abs(value) <= MAX_INTEGER:  # not a boolean, which is one too
+        return value
+    raise _failure("must be a string, an integer of at most 2^53 - 1 either way, or null")
 
 
 def _text_or_pieces(value: object, index: int) -> str | list[str]:
@@ -158,12 +166,20 @@ StringInputs = Annotated[Texts, PlainValidator(partial(texts_of, "inputs")), TEX
 BertAsServiceId = Annotated[
     str | int | None,
     PlainValidator(id_of),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "integer", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER},
+                {"type": "null"},
+            ]
+        }
+    ),
 ]
 BertAsServiceTexts = Annotated[
     list[str | list[str]],
     PlainValidator(texts_or_pieces_of),
-    WithJsonSchema({"type": "array", "items": {"anyOf": [STRING, STRINGS]}, "minItems": 1}),
+    WithJsonSchema({"type": "array", "items": {"anyOf": [STRING, WORDS]}, "minItems": 1}),
 ]
 Inputs = Annotated[
     list[Text],
@@ -183,13 +199,18 @@ IdLists = Annotated[
 class HeadCut(Native):
     """`middle` with the number of tokens to keep of the beginning; the rest of the room is the end's."""
 
-    head: Annotated[int, Strict(), Field(ge=0)]
+    head: Annotated[int, Strict(), Field(ge=0, le=MAX_INTEGER)]
+
+
+def _above_frame(schema: dict[str, Any]) -> None:
+    """Say of a window that it must hold more than [CLS] and [SEP]."""
+    schema["anyOf"][0]["minimum"] = 3
 
 
 class WindowCut(Native):
     """Read the whole text in windows of so many tokens, [CLS] and [SEP] too, whose starts are `stride` tokens apart."""
 
-    window: PositiveInt | None = None
+    window: Annotated[PositiveInt | None, Field(json_schema_extra=_above_frame)] = None
     stride: PositiveInt | None = None
     combine: Combine = Combine.MEAN
 

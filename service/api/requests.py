@@ -22,6 +22,14 @@ LARGE_BODY = 1 << 18
 
 WATCH_TURNS = 3
 
+TIMEOUT_PARAMETER = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "seconds within which to answer, or to say that it cannot be done",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -80,6 +88,10 @@ class JsonRoute(APIRoute):
 
     error_shape: Shape = staticmethod(openai_shape)
     """The dialect of the route's errors."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Document the header that every such route has."""
+        super().__init__(*args, **(options | {"openapi_extra": {"parameters": [TIMEOUT_PARAMETER]}}))
 
     def admit(self, state: State) -> None:
         """Raise what turns a request away before its body is read."""

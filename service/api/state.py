@@ -10,9 +10,10 @@ from service.errors import InvalidInputError, ModelNotFoundError, NotReadyError
 from service.inference.artifact import Manifest
 from service.inference.embedder import Embedded, Embedder
 from service.inference.reading import Wish
-from service.inference.runner import Encode, Runner
+from service.inference.runner import Runner
 from service.inference.tokenizer import Tokenizer
 from service.inference.types import Feature, Text
+from service.inference.watch import Watch
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -22,10 +23,20 @@ class Engine:
     """What is there once the model is loaded and its probes agree."""
 
     tokenizer: Tokenizer
-    encoders: Sequence[Encode]
+    encoders: Sequence[Watch]
     """One, or one a GPU."""
     runner: Runner
     embedder: Embedder
+
+    @property
+    def stalled(self) -> bool:
+        """Whether an encoder takes far longer than usual."""
+        return any(encoder.stalled for encoder in self.encoders)
+
+    @property
+    def hung(self) -> bool:
+        """Whether an encoder hangs for good."""
+        return any(encoder.hung for encoder in self.encoders)
 
 
 @dataclass(slots=True)
@@ -46,7 +57,20 @@ class State:
     @property
     def ready(self) -> bool:
         """Whether new requests should be sent here."""
-        return self.engine is not None and not self.draining
+        return self.engine is not None and not self.draining and not self.engine.stalled
+
+    def check_ready(self) -> None:
+        """Raise `NotReadyError` where new requests should not be sent here."""
+        engine = self.loaded()
+        if self.draining:
+            raise NotReadyError("the service is shutting down")
+        if engine.stalled:
+            raise NotReadyError("the encoder hangs: a batch takes far longer than usual")
+
+    def check_alive(self) -> None:
+        """Raise `NotReadyError` where a restart alone can help."""
+        if self.engine is not None and self.engine.hung:
+            raise NotReadyError("the encoder hangs for good")
 
     def loaded(self) -> Engine:
         """Give the engine, or raise `NotReadyError`; while draining, requests that still arrive are served."""

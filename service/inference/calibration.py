@@ -12,6 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,8 @@ class CalibrationFile:
             draft.replace(self._path)
         except OSError as error:
             logger.warning("the calibration cannot be kept: %s", error)
+            with suppress(OSError):
+                draft.unlink()
 
     def _content(self) -> dict[str, object]:
         try:

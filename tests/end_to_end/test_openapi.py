@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
@@ -109,3 +110,55 @@ def test_docs_are_offline(http: httpx.Client) -> None:
     for source in sources:
         assert source.startswith("/"), f"{source} is not this service's"
         assert http.get(source).status_code == 200
+
+
+@pytest.mark.parametrize("path", sorted(POSTS | GETS))
+def test_every_answer_has_a_schema(document: Document, path: str) -> None:
+    for operation in document["paths"][path].values():
+        for media_type, content in operation["responses"]["200"]["content"].items():
+            assert content["schema"], f"{path}: nothing is said of {media_type}"
+
+
+@pytest.mark.parametrize("path", sorted(POSTS))
+def test_every_post_tells_its_deadline_header(document: Document, path: str) -> None:
+    [header] = document["paths"][path]["post"]["parameters"]
+    assert (header["name"], header["in"], header["schema"]["exclusiveMinimum"]) == ("X-Request-Timeout", "header", 0)
+
+
+SENTENCES = {"source_sentence": "a", "sentences": ["b"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "fits"),
+    [
+        ("/encode", {"id": 2**53 - 1, "texts": ["a"]}, True),
+        ("/encode", {"id": -(2**53), "texts": ["a"]}, False),
+        ("/encode", {"id": 10**30, "texts": ["a"]}, False),
+        ("/encode", {"texts": ["a"], "is_tokenized": True}, False),
+        ("/encode", {"texts": [["a"]]}, False),
+        ("/encode", {"texts": [[""]], "is_tokenized": True}, True),
+        ("/v1/features", {"inputs": [["", "0"]]}, True),
+        ("/v1/features", {"inputs": [{"tokens": ["a", "b"]}]}, True),
+        ("/v1/features", {"inputs": ["a"], "features": [{"layers": [2**53]}]}, False),
+        ("/v1/detokenize", {"ids": [[0]]}, True),
+        ("/v1/detokenize", {"ids": [[]]}, False),
+        ("/decode", {"ids": [7]}, True),
+        ("/decode", {"ids": [10**30]}, False),
+        ("/v1/embeddings", {"input": "a", "truncate": {"window": 3, "stride": 1}}, True),
+        ("/v1/embeddings", {"input": "a", "truncate": {"window": 2}}, False),
+        ("/v1/embeddings", {"input": "a", "dimensions": 10**30}, False),
+        ("/v1/similarity", {"source": "a", "target": "b", "top_k": 2**53}, False),
+        ("/similarity", {"inputs": SENTENCES}, True),
+        ("/similarity", {"inputs": SENTENCES | {"sentences": [""]}}, False),
+        ("/", {"inputs": SENTENCES | {"source_sentence": ""}}, False),
+        ("/tokenize", {"inputs": [""]}, False),
+    ],
+    ids=str,
+)
+def test_schema_and_service_agree_on_what_fuzzing_found(
+    http: httpx.Client, document: Document, path: str, body: Any, fits: bool
+) -> None:
+    schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    validator = Draft202012Validator(schema | {"components": document["components"]})
+    assert validator.is_valid(body) == fits
+    assert (http.post(path, json=body).status_code == 200) == fits

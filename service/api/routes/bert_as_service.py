@@ -4,11 +4,14 @@ What it fixed at its start are settings here: the pooling and the layers (`REDUC
 normalisation. Its `mask_cls_sep` is not offered.
 """
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from service import __version__
-from service.api.fields import BertAsServiceId, BertAsServiceTexts, Flag
+from service.api.answers import EncodeAnswer, ServerStatus, documented
+from service.api.fields import STRING, WORDS, BertAsServiceId, BertAsServiceTexts, Flag
 from service.api.replies import json_reply, large_json_reply
 from service.api.requests import EncoderRoute
 from service.api.state import CurrentState
@@ -22,17 +25,25 @@ SEPARATOR = " ||| "
 router = APIRouter(route_class=EncoderRoute, tags=["bert-as-service"])
 
 
+EITHER_TEXTS_OR_PIECES: dict[str, Any] = {
+    "examples": [{"id": 1, "texts": ["a ship in harbour"]}],
+    "if": {"properties": {"is_tokenized": {"const": True}}, "required": ["is_tokenized"]},
+    "then": {"properties": {"texts": {"items": WORDS}}},
+    "else": {"properties": {"texts": {"items": STRING}}},
+}
+
+
 class EncodeRequest(BaseModel):
     """bert-as-service's request."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"id": 1, "texts": ["a ship in harbour"]}]})
+    model_config = ConfigDict(json_schema_extra=EITHER_TEXTS_OR_PIECES)
 
     id: BertAsServiceId = None
     texts: BertAsServiceTexts
     is_tokenized: Flag = False
 
 
-@router.post("/encode", summary="One vector a text, pooled as the settings say")
+@router.post("/encode", summary="One vector a text, pooled as the settings say", responses=documented(EncodeAnswer))
 async def encode(body: EncodeRequest, request: Request, state: CurrentState) -> Response:
     """Encode texts, pairs written as `first ||| second`, or with `is_tokenized` lists of word pieces."""
     to_ids = state.loaded().tokenizer.framed_ids
@@ -58,7 +69,7 @@ def _text_or_pair(text: str) -> str | TextPair:
 status_router = APIRouter(tags=["bert-as-service"])
 
 
-@status_router.get("/status/server", summary="What the service is")
+@status_router.get("/status/server", summary="What the service is", responses=documented(ServerStatus))
 async def status(state: CurrentState) -> Response:
     """Give those of bert-as-service's fields that mean something here."""
     settings, manifest = state.settings, state.manifest

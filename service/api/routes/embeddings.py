@@ -3,7 +3,8 @@
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from service.api.replies import Array, accepted, binary_reply, large_json_reply, spelled
+from service.api.answers import EmbeddingsAnswer, documented
+from service.api.replies import ARROW, RAW, Array, accepted, binary_reply, large_json_reply, spelled
 from service.api.requests import EncoderRoute
 from service.api.schemas import EmbeddingsRequest, EmbeddingType
 from service.api.state import CurrentState
@@ -16,7 +17,11 @@ from service.inference.types import Float32Array
 router = APIRouter(route_class=EncoderRoute, tags=["vectors"])
 
 
-@router.post("/v1/embeddings", summary="One vector a text, as OpenAI's API gives it")
+@router.post(
+    "/v1/embeddings",
+    summary="One vector a text, as OpenAI's API gives it",
+    responses=documented(EmbeddingsAnswer, RAW, ARROW),
+)
 async def embeddings(body: EmbeddingsRequest, request: Request, state: CurrentState) -> Response:
     """Encode texts, or token ids as `/v1/tokenize` gives them, with the model's own pooling and normalisation.
 

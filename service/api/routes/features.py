@@ -3,8 +3,9 @@
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from service.api.answers import FeaturesAnswer, documented
 from service.api.errors import failure_of, openai_shape
-from service.api.replies import accepted, binary_reply, large_json_reply, spelled
+from service.api.replies import ARROW, RAW, accepted, binary_reply, large_json_reply, spelled
 from service.api.requests import EncoderRoute
 from service.api.schemas import EncodingFormat, FeaturesRequest
 from service.api.state import CurrentState
@@ -16,7 +17,11 @@ from service.inference.types import Pooling
 router = APIRouter(route_class=EncoderRoute, tags=["vectors"])
 
 
-@router.post("/v1/features", summary="Any layers, poolings and tokens of each input, in one forward pass")
+@router.post(
+    "/v1/features",
+    summary="Any layers, poolings and tokens of each input, in one forward pass",
+    responses=documented(FeaturesAnswer, RAW, ARROW),
+)
 async def features(body: FeaturesRequest, request: Request, state: CurrentState) -> Response:
     """Encode inputs, each a text, a pair, or words already split, and give of each all the features asked for.
 

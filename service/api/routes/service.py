@@ -1,30 +1,31 @@
 """What the service says of itself: models, info, health and metrics."""
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service import __version__
+from service.api.answers import InfoAnswer, ModelAnswer, ModelsAnswer, StatusAnswer, documented
 from service.api.replies import json_reply
 from service.api.state import CurrentState, State
-from service.errors import NotReadyError
 
 router = APIRouter(tags=["service"])
 
 
-@router.get("/v1/models", summary="The model that is served")
+@router.get("/v1/models", summary="The model that is served", responses=documented(ModelsAnswer))
 async def models(state: CurrentState) -> Response:
     """List the one model, as OpenAI's API does."""
     return json_reply({"object": "list", "data": [_model(state)]})
 
 
-@router.get("/v1/models/{name:path}", summary="The model by its name")
+@router.get("/v1/models/{name:path}", summary="The model by its name", responses=documented(ModelAnswer))
 async def model(name: str, state: CurrentState) -> Response:
     """Describe the model; its name may hold a slash."""
     state.check_model(name)
     return json_reply(_model(state))
 
 
-@router.get("/info", summary="The model and the limits")
+@router.get("/info", summary="The model and the limits", responses=documented(InfoAnswer))
 async def info(state: CurrentState) -> Response:
     """Give text-embeddings-inference's fields and Berth's own."""
     manifest, settings = state.manifest, state.settings
@@ -65,25 +66,24 @@ async def info(state: CurrentState) -> Response:
 
 
 @router.head("/health/live", include_in_schema=False)
-@router.get("/health/live", summary="Whether the process answers")
-async def live() -> Response:
-    """Answer 200 as long as the event loop runs."""
+@router.get("/health/live", summary="Whether the process answers", responses=documented(StatusAnswer))
+async def live(state: CurrentState) -> Response:
+    """Answer 200 as long as the event loop runs; 503 where the encoder hangs for good, and only a restart can help."""
+    state.check_alive()
     return json_reply({"status": "live"})
 
 
 @router.head("/health", include_in_schema=False)
 @router.head("/health/ready", include_in_schema=False)
 @router.get("/health", summary="Whether to send requests here", include_in_schema=False)
-@router.get("/health/ready", summary="Whether to send requests here")
+@router.get("/health/ready", summary="Whether to send requests here", responses=documented(StatusAnswer))
 async def ready(state: CurrentState) -> Response:
-    """Answer 200 once the model is loaded and its probes agree; 503 before that and while shutting down."""
-    state.loaded()
-    if state.draining:
-        raise NotReadyError("the service is shutting down")
+    """Answer 200 once the model is loaded and its probes agree; 503 before, while the encoder hangs, and at the end."""
+    state.check_ready()
     return json_reply({"status": "ready"})
 
 
-@router.get("/metrics", summary="Prometheus metrics")
+@router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(state: CurrentState) -> Response:
     """Give the metrics in Prometheus' text format."""
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from service.api.answers import SimilarityAnswer, documented
 from service.api.fields import WindowCut
 from service.api.replies import json_reply
 from service.api.requests import EncoderRoute
@@ -25,7 +26,7 @@ INLINE_PRODUCTS = 1 << 20
 router = APIRouter(route_class=EncoderRoute, tags=["vectors"])
 
 
-@router.post("/v1/similarity", summary="How near texts are to each other")
+@router.post("/v1/similarity", summary="How near texts are to each other", responses=documented(SimilarityAnswer))
 async def similarity(body: SimilarityRequest, request: Request, state: CurrentState) -> Response:
     """Compare sources with targets; larger is nearer, so distances are negated.
 

@@ -11,8 +11,9 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from service.api.answers import Numbers, Rows, TeiToken, documented
 from service.api.errors import KINDS, Failure
-from service.api.fields import Flag, PositiveInt, StringInputs, TeiIds, TeiInputs
+from service.api.fields import Flag, NonEmpty, PositiveInt, StringInputs, TeiIds, TeiInputs
 from service.api.replies import json_reply, large_json_reply
 from service.api.requests import EncoderRoute, JsonRoute
 from service.api.state import CurrentState, State
@@ -95,8 +96,8 @@ class EmbedAllRequest(Reading):
 class Sentences(BaseModel):
     """A sentence and those to compare it with."""
 
-    source_sentence: str
-    sentences: Annotated[list[str], Field(min_length=1, fail_fast=True)]
+    source_sentence: NonEmpty
+    sentences: Annotated[list[NonEmpty], Field(min_length=1, fail_fast=True)]
 
 
 class SentenceSimilarityRequest(BaseModel):
@@ -144,7 +145,7 @@ RootRequest = Annotated[
 ]
 
 
-@encoding.post("/embed", summary="One vector a text")
+@encoding.post("/embed", summary="One vector a text", responses=documented(Rows))
 async def embed(body: EmbedRequest, request: Request, state: CurrentState) -> Response:
     """Encode texts with the model's own pooling."""
     check_dimensions(body.dimensions, state.manifest)
@@ -156,7 +157,7 @@ async def embed(body: EmbedRequest, request: Request, state: CurrentState) -> Re
     return await large_json_reply(np.ascontiguousarray(vectors), vectors.size)
 
 
-@encoding.post("/embed_all", summary="One vector a token")
+@encoding.post("/embed_all", summary="One vector a token", responses=documented(list[Rows]))
 async def embed_all(body: EmbedAllRequest, request: Request, state: CurrentState) -> Response:
     """Encode texts and give the last hidden state of each token, special ones too."""
     feature = Feature(Pooling.NONE, (state.manifest.layers,))
@@ -165,7 +166,7 @@ async def embed_all(body: EmbedAllRequest, request: Request, state: CurrentState
     return await large_json_reply(vectors, sum(vector.size for vector in vectors))
 
 
-@encoding.post("/similarity", summary="How near sentences are to one of them")
+@encoding.post("/similarity", summary="How near sentences are to one of them", responses=documented(Numbers))
 async def similarity(body: SentenceSimilarityRequest, request: Request, state: CurrentState) -> Response:
     """Give the cosine of the source sentence with each of the others."""
     source = Text("inputs.source_sentence", body.inputs.source_sentence)
@@ -176,7 +177,11 @@ async def similarity(body: SentenceSimilarityRequest, request: Request, state: C
     return json_reply(scores(Metric.COSINE, vectors[:1], vectors[1:])[0])
 
 
-@encoding.post("/", summary="`/embed` or `/similarity`, told apart by `inputs`: what huggingface_hub's client calls")
+@encoding.post(
+    "/",
+    summary="`/embed` or `/similarity`, told apart by `inputs`: what huggingface_hub's client calls",
+    responses=documented(Rows | Numbers),
+)
 async def root(body: RootRequest, request: Request, state: CurrentState) -> Response:
     """Encode texts, or compare sentences where `inputs` has a `source_sentence`."""
     if isinstance(body, SentenceSimilarityRequest):
@@ -184,7 +189,7 @@ async def root(body: RootRequest, request: Request, state: CurrentState) -> Resp
     return await embed(body, request, state)
 
 
-@tokens.post("/tokenize", summary="A text's tokens")
+@tokens.post("/tokenize", summary="A text's tokens", responses=documented(list[list[TeiToken]]))
 async def tokenize(body: TokenizeRequest, request: Request, state: CurrentState) -> Response:
     """Tokenize texts; `start` and `stop` count code points and are null for special tokens."""
     # TEI's places count from the prompt: here it is a part of the text.
@@ -198,7 +203,7 @@ async def tokenize(body: TokenizeRequest, request: Request, state: CurrentState)
     return await large_json_reply(content, sum(map(len, tables)))
 
 
-@tokens.post("/decode", summary="The text that token ids stand for")
+@tokens.post("/decode", summary="The text that token ids stand for", responses=documented(list[str]))
 async def decode(body: DecodeRequest, state: CurrentState) -> Response:
     """Turn token ids back into texts."""
     engine = state.loaded()

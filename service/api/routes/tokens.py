@@ -4,6 +4,7 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 
+from service.api.answers import DetokenizeAnswer, TokenizeAnswer, documented
 from service.api.replies import json_reply, large_json_reply
 from service.api.requests import JsonRoute
 from service.api.schemas import DetokenizeRequest, TokenizeRequest
@@ -12,7 +13,7 @@ from service.api.state import CurrentState
 router = APIRouter(route_class=JsonRoute, tags=["tokens"])
 
 
-@router.post("/v1/tokenize", summary="A text's tokens with their places in it")
+@router.post("/v1/tokenize", summary="A text's tokens with their places in it", responses=documented(TokenizeAnswer))
 async def tokenize(body: TokenizeRequest, request: Request, state: CurrentState) -> Response:
     """Tokenize texts, uncut. `start` and `end` count code points; `word` is null for special tokens."""
     tables = await state.loaded().embedder.tables(
@@ -22,7 +23,7 @@ async def tokenize(body: TokenizeRequest, request: Request, state: CurrentState)
     return await large_json_reply(content, sum(map(len, tables)))
 
 
-@router.post("/v1/detokenize", summary="The text that token ids stand for")
+@router.post("/v1/detokenize", summary="The text that token ids stand for", responses=documented(DetokenizeAnswer))
 async def detokenize(body: DetokenizeRequest, state: CurrentState) -> Response:
     """Turn token ids back into texts, as far as the vocabulary keeps them: case and spacing may be lost."""
     engine = state.loaded()

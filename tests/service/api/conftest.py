@@ -17,6 +17,7 @@ from service.inference.encoder import CpuEncoder
 from service.inference.runner import Encode, Runner
 from service.inference.scheduler import Scheduler
 from service.inference.tokenizer import Tokenizer
+from service.inference.watch import Watch
 from service.settings import Settings
 
 
@@ -83,8 +84,9 @@ def build_api(api_loop: asyncio.Runner, artifact: Artifact, tokenizer: Tokenizer
 
     async def load(state: State, encode: Encode) -> None:
         settings = state.settings
+        watch = Watch(encode, patience=settings.request_timeout)
         runner = Runner(
-            [encode],
+            [watch],
             Scheduler(settings.max_batch_tokens or 256),
             threads=1,
             max_queue_tokens=settings.max_queue_tokens,
@@ -93,7 +95,7 @@ def build_api(api_loop: asyncio.Runner, artifact: Artifact, tokenizer: Tokenizer
         )
         runner.start()
         limits = Limits(settings.max_texts, settings.max_text_chars, settings.max_reply_numbers)
-        state.engine = Engine(tokenizer, [encode], runner, Embedder(tokenizer, runner, state.manifest, limits))
+        state.engine = Engine(tokenizer, [watch], runner, Embedder(tokenizer, runner, state.manifest, limits))
 
     return build
 

@@ -9,6 +9,9 @@ import orjson
 import pyarrow as pa
 import pytest
 from fastapi import Request
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from service.api import replies
 from service.api.replies import LARGE_REPLY, accepted, binary_reply, json_reply, large_json_reply, spelled
@@ -120,3 +123,31 @@ def test_large_reply_is_spelled_as_a_small_one() -> None:
     for each in (content, [np.zeros(2, dtype=np.float32)], np.eye(2, dtype=np.float32), {}, []):
         small, large = (asyncio.run(large_json_reply(each, numbers)) for numbers in (1, LARGE_REPLY))
         assert small.body == large.body
+
+
+shapes = array_shapes(min_dims=2, max_dims=2, max_side=12)
+finite = arrays(np.float32, shapes, elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
+
+
+@settings(max_examples=300, deadline=None)
+@given(vectors=finite)
+def test_any_float32_comes_back_exactly_in_every_form(vectors: replies.Array) -> None:
+    expected = vectors.tobytes()
+    numbers = orjson.loads(json_reply(spelled(vectors, "float")).body)
+    assert np.array(numbers, dtype=np.float32).tobytes() == expected
+    large = asyncio.run(large_json_reply([spelled(row, "float") for row in vectors], LARGE_REPLY))
+    assert np.array(orjson.loads(large.body), dtype=np.float32).tobytes() == expected
+    rows = orjson.loads(json_reply(spelled(vectors, "base64")).body)
+    assert b"".join(map(base64.b64decode, rows)) == expected
+    assert asyncio.run(binary_reply(vectors, "raw")).body == expected
+    table = pa.ipc.open_stream(asyncio.run(binary_reply(vectors, "arrow")).body).read_all()
+    column = table["embedding"].combine_chunks().flatten()
+    assert column.to_numpy().tobytes() == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(vectors=arrays(np.float16, shapes, elements=st.floats(width=16, allow_nan=False, allow_infinity=False)))
+def test_any_float16_comes_back_exactly_in_every_form(vectors: replies.Array) -> None:
+    numbers = orjson.loads(json_reply(spelled(vectors, "float")).body)
+    assert np.array(numbers, dtype=np.float16).tobytes() == vectors.tobytes()
+    assert asyncio.run(binary_reply(vectors, "raw")).body == vectors.tobytes()

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.inference.pooling import mean_of_words, merge_layers, normalize, pool, sum_of
 from service.inference.types import Encoding, Feature, Float32Array, Merge, Pooling
@@ -142,3 +144,30 @@ def test_pooling_leaves_the_hidden_states_as_they_are() -> None:
 def test_normalizing_keeps_zero_and_scales_the_rest_to_one() -> None:
     vectors = np.array([[0, 0], [3, 4], [1e-3, 0]], dtype=np.float32)
     np.testing.assert_allclose(normalize(vectors), np.array([[0, 0], [0.6, 0.8], [1, 0]]), rtol=1e-6)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    lengths=st.lists(st.integers(2, 40), min_size=1, max_size=20),
+    pooling=st.sampled_from(list(REFERENCES)),
+    seed=st.integers(0, 2**16),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
+)
+def test_any_batch_is_pooled_as_each_text_alone(lengths: list[int], pooling: Pooling, seed: int, scale: float) -> None:
+    rows = random_rows(sum(lengths), seed) * np.float32(scale)
+    vectors = pool(Feature(pooling, (3,)), rows, encodings(lengths))
+    for vector, text in zip(vectors, split(rows, lengths), strict=True):
+        expected = REFERENCES[pooling](text.double()).numpy()
+        assert np.allclose(vector, expected, rtol=1e-4, atol=1e-5 * scale)
+
+
+@settings(max_examples=300, deadline=None)
+@given(words=st.lists(st.integers(1, 4), min_size=1, max_size=12), seed=st.integers(0, 2**16))
+def test_words_of_any_lengths_are_means(words: list[int], seed: int) -> None:
+    numbers = np.repeat(np.arange(len(words)), words).astype(np.int32)
+    framed = np.concatenate([[-1], numbers, [-1]]).astype(np.int32)
+    rows = random_rows(len(framed), seed)
+    vectors = mean_of_words(rows, framed)
+    assert vectors.shape == (len(words), WIDTH)
+    for number, vector in enumerate(vectors):
+        assert np.allclose(vector, rows[framed == number].mean(0), rtol=1e-4, atol=1e-5)

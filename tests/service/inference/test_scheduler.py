@@ -230,6 +230,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         flow = queue(self.scheduler, lengths)
         self.waiting[flow] = set(flow.tickets)
 
+    @rule(numbers=st.lists(st.integers(0, 5), min_size=1, max_size=8))
+    def add_alike(self, numbers: list[int]) -> None:
+        """Queue units of which some wait already, in this flow or in another."""
+        flow = Flow()
+        flow.tickets.extend(Ticket(flow, index, unit(5 + number, number)) for index, number in enumerate(numbers))
+        self.scheduler.add(flow)
+        self.waiting[flow] = set(flow.tickets)
+
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
@@ -243,8 +251,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert bool(batch) == bool(self.waiting)
         if batch:
             assert within_bounds(batch, self.scheduler.max_batch_tokens)
+        assert len({ticket.key for ticket in batch}) == len(batch), "what is alike is taken once"
         for ticket in batch:
-            self.waiting[ticket.flow].remove(ticket)  # raises where it came out twice, or after its removal
+            assert all(twin.key == ticket.key for twin in ticket.twins)
+            for each in (ticket, *ticket.twins):
+                self.waiting[each.flow].remove(each)  # raises where it came out twice, or after its removal
         self.waiting = {flow: tickets for flow, tickets in self.waiting.items() if tickets}
 
     @invariant()
@@ -255,7 +266,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(flow.waiting == len(tickets) for flow, tickets in self.waiting.items())
 
     def teardown(self) -> None:
-        taken = [ticket for batch in drain(self.scheduler) for ticket in batch]
+        taken = [each for batch in drain(self.scheduler) for ticket in batch for each in (ticket, *ticket.twins)]
         assert len(taken) == sum(map(len, self.waiting.values()))
         assert (self.scheduler.units, self.scheduler.tokens) == (0, 0)
 

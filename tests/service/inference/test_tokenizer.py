@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from service.errors import ArtifactError, InvalidInputError
@@ -384,3 +386,47 @@ def test_offsets_count_code_points(tokenizer: Tokenizer, text: str, slices: list
 def test_pieces_are_framed(tokenizer: Tokenizer, pieces: list[str]) -> None:
     known = {"hello": 7592, "##s": 2015, "[MASK]": 103}
     assert tokenizer.framed_ids(pieces) == [CLS, *(known.get(piece, 100) for piece in pieces), SEP]
+
+
+texts = st.text(min_size=1, max_size=120)
+values = st.one_of(
+    texts,
+    st.builds(TextPair, texts, texts),
+    st.lists(texts, min_size=1, max_size=12).map(SplitText),
+    st.lists(st.integers(-1, 30600), max_size=20).map(lambda ids: TokenIds([CLS, *ids, SEP])),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts)
+def test_ids_of_any_text_are_transformers(tokenizer: Tokenizer, transformers_tokenizer: Any, text: str) -> None:
+    assert ids_of(tokenizer, text) == transformers_tokenizer(text, truncation=True, max_length=256)["input_ids"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(inputs=st.lists(values, min_size=1, max_size=6), cut=st.sampled_from([Cut.END, Cut.START, Cut.MIDDLE]))
+def test_any_input_is_framed_within_the_maximum_or_refused_by_name(
+    short: Tokenizer, inputs: list[Value], cut: Cut
+) -> None:
+    named = [Text(f"input[{index}]", value) for index, value in enumerate(inputs)]
+    results = short.encode(named, Truncation(cut), detailed=True, table=True)
+    for text, result in zip(named, results, strict=True):
+        if isinstance(result, InvalidInputError):
+            assert result.param.startswith(text.name)
+            continue
+        ids, table = result.encoding.ids.tolist(), result.table
+        assert (ids[0], ids[-1]) == (CLS, SEP)
+        assert 2 <= len(ids) <= 12
+        assert table is not None
+        assert [token.id for token in table] == ids
+        assert result.encoding.special is not None
+        assert [token.special for token in table] == result.encoding.special.tolist()
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts)
+def test_places_of_any_text_lie_in_it_in_order(tokenizer: Tokenizer, text: str) -> None:
+    table = tokenizer.tokens(Text("input", text), add_special_tokens=False)
+    places = [(token.start, token.end) for token in table]
+    assert all(0 <= start <= end <= len(text) for start, end in places)
+    assert places == sorted(places)

@@ -1,0 +1,67 @@
+"""Tells whether the encoder hangs: whether a batch takes far longer than batches have taken.
+
+A thread inside ONNX Runtime cannot be stopped, so a batch that never ends keeps its thread for good. The requests in it
+are answered at their deadlines; that the service is not what it was has to be seen from outside the thread.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from service.inference.runner import Encode
+from service.inference.types import Unit, Vectors
+
+LEAST_SECONDS = 1.0
+"""What any batch may take, so that a processor that was busy with something else for a moment is no hang."""
+SLACK = 10.0
+"""Times longer than usual that a batch may take, and times longer still until there is no hope for it."""
+LEAST_TOKENS = 64
+"""A batch of fewer takes as long as one of these, nearly."""
+WEIGHT = 0.1
+"""Of the last batch in what is usual."""
+
+
+class Watch:
+    """An encoder, and how long its batches take; may be asked from any thread while it runs in others."""
+
+    def __init__(self, encode: Encode, *, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.encode = encode
+        self._patience = patience
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._running: dict[object, tuple[int, float]] = {}  # the tokens of each batch, and when it was begun
+        self._seconds_per_token = 0.0
+
+    def __call__(self, units: Sequence[Unit]) -> list[Vectors]:
+        """Encode a batch; raises what the encoder raises."""
+        batch, tokens, started = object(), max(LEAST_TOKENS, sum(map(len, units))), self._clock()
+        with self._lock:
+            self._running[batch] = tokens, started
+        try:
+            return self.encode(units)
+        finally:
+            with self._lock:
+                del self._running[batch]
+                self._learn((self._clock() - started) / tokens)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether a batch takes far longer than usual."""
+        return self._any_beyond(1.0, 0.0)
+
+    @property
+    def hung(self) -> bool:
+        """Whether one has for so long, and for at least `patience` seconds, that it will hardly ever end."""
+        return self._any_beyond(SLACK, self._patience)
+
+    def _any_beyond(self, times: float, least: float) -> bool:
+        with self._lock:
+            now, usual = self._clock(), self._seconds_per_token
+            return any(
+                now - started > max(least, times * max(LEAST_SECONDS, SLACK * usual * tokens))
+                for tokens, started in self._running.values()
+            )
+
+    def _learn(self, seconds_per_token: float) -> None:
+        weight = WEIGHT if self._seconds_per_token else 1.0
+        self._seconds_per_token += weight * (seconds_per_token - self._seconds_per_token)

@@ -1,0 +1,112 @@
+"""The encoder raises, gives NaN or does not come back: who asked for something else is answered rightly, and soon."""
+
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.end_to_end.conftest import Service
+from tests.faults.conftest import HANGING, RAISING, SPOILT, Faulty, Load, Readiness, Right, check, embed, text
+
+
+@pytest.mark.parametrize("word", [RAISING, SPOILT])
+def test_only_the_text_on_which_the_encoder_fails_has_an_error(faulty: Faulty, right: Right, word: str) -> None:
+    service = faulty.start("--threads", "1")
+    with Readiness(service) as ready, Load(service, right) as load:
+        for _ in range(20):
+            answer = embed(service, text(), f"{text()} {word}", text())
+            assert (answer.status_code, answer.json()["error"]["code"]) == (500, "encoder_error")
+        load.until_answered(20)
+    assert load.outcomes.keys() == {200}
+    assert not load.wrong
+    assert set(ready.said) == {200}
+    assert service.metric("berth_encoder_errors_total") == 20
+    assert service.metric("berth_encoder_stalls_total") == 0
+
+
+@pytest.mark.parametrize("word", [RAISING, SPOILT])
+def test_neighbours_in_one_request_are_answered_where_errors_are_reported(
+    faulty: Faulty, right: Right, word: str
+) -> None:
+    service = faulty.start()
+    inputs = [text() for _ in range(16)]
+    inputs[5] += f" {word}"
+    with service.client() as http:
+        fields = {"inputs": inputs, "features": [{"pooling": "mean"}], "on_error": "report"}
+        items = http.post("/v1/features", json=fields).json()["data"]
+    assert items[5]["error"]["code"] == "encoder_error"
+    for place in {*range(16)} - {5}:
+        right.check(inputs[place], items[place]["features"][0])
+
+
+def stalls(service: Service) -> float:
+    return service.metric("berth_encoder_stalls_total")
+
+
+def test_batch_that_hangs_is_told_and_forgotten_when_it_ends(faulty: Faulty, right: Right) -> None:
+    """One of two threads hangs: readiness says so, and the other thread answers what still comes, rightly."""
+    service = faulty.start("--threads", "2")
+    with Readiness(service) as ready, ThreadPoolExecutor(1) as pool:
+        with Load(service, right) as load:
+            load.until_answered(20)
+            assert set(ready.said) <= {200}
+            begun = time.monotonic()
+            answer = pool.submit(embed, service, f"{text()} {HANGING}", timeout=1.5)
+            ready.turns(503)
+            late = answer.result()
+            assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
+            assert time.monotonic() - begun < 1.5 + 2
+            load.until_answered(20)
+        assert ready.said[-1] == 503
+        with service.client() as http:
+            assert "hangs" in http.get("/health/ready").json()["error"]["message"]
+            assert http.get("/health/live").status_code == 200
+        assert (service.metric("berth_ready"), stalls(service)) == (0, 1)
+        faulty.release.touch()
+        ready.turns(200)
+    assert load.outcomes.keys() == {200}
+    assert not load.wrong
+    check(right, embed(service, words := f"{text()} {HANGING}"), words)
+    assert (service.metric("berth_ready"), stalls(service)) == (1, 1)
+    assert "not ready until it ends" in service.log
+    assert "ready again" in service.log
+
+
+def test_every_thread_hangs_and_every_request_has_its_answer(faulty: Faulty, right: Right) -> None:
+    service = faulty.start("--threads", "1")
+    embed(service, text())
+    with Readiness(service) as ready, ThreadPoolExecutor(8) as pool:
+        hanging = pool.submit(embed, service, f"{text()} {HANGING}", timeout=3)
+        ready.turns(503)
+        answers = [pool.submit(embed, service, text(), timeout=1) for _ in range(8)]
+        assert {answer.result().status_code for answer in [hanging, *answers]} == {504}
+        assert service.metric("berth_queue_units") == 0
+        faulty.release.touch()
+        ready.turns(200)
+    check(right, embed(service, words := text()), words)
+
+
+def test_hang_without_hope_is_left_to_the_liveness_probe(faulty: Faulty) -> None:
+    service = faulty.start("--threads", "1", "--request-timeout", "3")
+    with service.client() as http:
+        assert embed(service, HANGING).status_code == 504
+        assert http.get("/health/live").status_code == 200
+        service.until(lambda: http.get("/health/live").status_code == 503)
+        assert http.get("/health/ready").status_code == 503
+    service.until(lambda: "must be replaced" in service.log)
+    assert service.stop(signal.SIGTERM) == 0
+
+
+def test_worker_that_hangs_without_hope_is_replaced(faulty: Faulty, right: Right) -> None:
+    service = faulty.start("--workers", "2", "--threads", "1", "--request-timeout", "3", "--shutdown-timeout", "1")
+    service.until(lambda: service.metric("berth_ready") == 2)
+    assert embed(service, HANGING).status_code == 504
+    service.until(lambda: "another takes its place" in service.log)
+    service.until(lambda: service.metric("berth_ready") == 2)
+    with Load(service, right) as load, Readiness(service) as ready:
+        load.until_answered(50)
+    assert load.outcomes.keys() == {200}
+    assert not load.wrong
+    assert set(ready.said) == {200}
+    assert service.stop() == 0
