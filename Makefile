@@ -26,6 +26,10 @@ serve: .venv/.installed ## serve the default model on 127.0.0.1:8080, or what BE
 test: .venv-test/.installed ## run the tests
 	$(TEST) -m pytest $(ARGS)
 
+.PHONY: rolling
+rolling: .venv-test/.installed ## restart replicas behind nginx, and workers, under 20,000 requests, of which none may fail
+	ROLLING_REQUESTS=20000 $(TEST) -m pytest -s tests/end_to_end/test_rolling.py $(ARGS)
+
 .PHONY: lint
 lint: .venv-test/.installed ## check style and types
 	$(TEST) -m ruff check .
