@@ -39,6 +39,10 @@ fuzz: .venv-test/.installed ## 10,000 cases of the OpenAPI and 100,000 damaged b
 soak: .venv/.installed ## half an hour at 80 % load with clients that leave and bad requests; ARGS='--minutes 2' for less
 	@$(SERVE) -m bench.soak $(ARGS)
 
+.PHONY: rolling
+rolling: .venv-test/.installed ## restart replicas behind nginx, and workers, under 20,000 requests, of which none may fail
+	ROLLING_REQUESTS=20000 $(TEST) -m pytest -s tests/end_to_end/test_rolling.py $(ARGS)
+
 .PHONY: lint
 lint: .venv-test/.installed ## check style and types
 	$(TEST) -m ruff check .

@@ -102,6 +102,10 @@ class Metrics:
         self._stalls = Counter("berth_encoder_stalls", "Times the encoder hung", registry=registry)
         self._queue_units = _gauge("berth_queue_units", "Units that wait for the encoder", registry)
         self._queue_tokens = _gauge("berth_queue_tokens", "Tokens that wait for the encoder", registry)
+        self._queue_limit = _gauge("berth_max_queue_tokens", "Tokens that may wait for the encoder", registry)
+        self._batch_limit = Gauge(
+            "berth_max_batch_tokens", "Tokens that a batch may hold", registry=registry, multiprocess_mode="livemax"
+        )
         self._ready = _gauge("berth_ready", "Processes that are ready", registry)
         self._watched: dict[Gauge, Callable[[], float]] = {}
         if share is not None:
@@ -112,9 +116,26 @@ class Metrics:
         fields = ("family", "target", "precision", "pooling", "hidden_size", "layers", "max_tokens")
         self._model.info({"name": name, **{field: str(getattr(manifest, field)) for field in fields}})
 
-    def watch(self, *, units: Callable[[], int], tokens: Callable[[], int], ready: Callable[[], bool]) -> None:
-        """Read the queue's depth and the readiness whenever the metrics are read; shared ones, at `refresh`."""
-        self._watched = {self._queue_units: units, self._queue_tokens: tokens, self._ready: ready}
+    def watch(
+        self,
+        *,
+        units: Callable[[], int],
+        tokens: Callable[[], int],
+        max_queue_tokens: Callable[[], int],
+        max_batch_tokens: Callable[[], int],
+        ready: Callable[[], bool],
+    ) -> None:
+        """Read queue, limits and readiness whenever the metrics are read; shared ones, at `refresh`.
+
+        The batches' limit is read too, for the calibration changes it.
+        """
+        self._watched = {
+            self._queue_units: units,
+            self._queue_tokens: tokens,
+            self._queue_limit: max_queue_tokens,
+            self._batch_limit: max_batch_tokens,
+            self._ready: ready,
+        }
         if self._figures is None:
             for gauge, read in self._watched.items():
                 gauge.set_function(read)

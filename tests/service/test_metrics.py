@@ -56,10 +56,18 @@ def test_batch_is_counted() -> None:
 def test_queue_and_readiness_are_read_when_asked() -> None:
     metrics = Metrics()
     depth = [1, 2]
-    metrics.watch(units=lambda: depth[0], tokens=lambda: depth[1], ready=lambda: depth[0] > 5)
+    metrics.watch(
+        units=lambda: depth[0],
+        tokens=lambda: depth[1],
+        max_queue_tokens=lambda: 100,
+        max_batch_tokens=lambda: 10 * depth[1],
+        ready=lambda: depth[0] > 5,
+    )
     assert (samples(metrics, "berth_queue_units"), samples(metrics, "berth_queue_tokens")) == (1, 2)
+    assert (samples(metrics, "berth_max_queue_tokens"), samples(metrics, "berth_max_batch_tokens")) == (100, 20)
     assert samples(metrics, "berth_ready") == 0
     depth[:] = 7, 8
+    assert samples(metrics, "berth_max_batch_tokens") == 80
     assert (samples(metrics, "berth_queue_units"), samples(metrics, "berth_queue_tokens")) == (7, 8)
     assert samples(metrics, "berth_ready") == 1
 
@@ -86,12 +94,20 @@ def test_workers_count_together(folder: Path) -> None:
         metrics = Metrics(Share(folder, place))
         metrics.count_request("/v1/embeddings", 200, 0.25)
         metrics.in_flight.inc()
-        metrics.watch(units=lambda: 3, tokens=lambda: 40, ready=lambda: True)
+        metrics.watch(
+            units=lambda: 3,
+            tokens=lambda: 40,
+            max_queue_tokens=lambda: 100,
+            max_batch_tokens=lambda: 256,
+            ready=lambda: True,
+        )
         metrics.refresh()
     assert samples(metrics, "berth_requests_total", route="/v1/embeddings", status="200") == 2
     assert samples(metrics, "berth_stage_seconds_sum", stage="total") == 0.5
     assert samples(metrics, "berth_requests_in_flight") == 2
     assert (samples(metrics, "berth_queue_units"), samples(metrics, "berth_queue_tokens")) == (6, 80)
+    assert samples(metrics, "berth_max_queue_tokens") == 200
+    assert samples(metrics, "berth_max_batch_tokens") == 256, "each worker's batches have that many, not both together"
     assert samples(metrics, "berth_ready") == 2
 
 
