@@ -44,7 +44,8 @@ def test_what_the_system_refuses_is_one_line(
 
     monkeypatch.setattr(export_module, "write_graph", full)
     assert main([str(tiny_checkpoint), str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+    line = f"error: {tmp_path / 'out'} cannot be written: [Errno 28] No space left on device\n"
+    assert capsys.readouterr().err == line
     assert not list(tmp_path.iterdir())
 
 
