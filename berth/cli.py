@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.errors import ArtifactError
 from service.inference.artifact import MANIFEST, read_manifest
-from service.settings import Settings, read_settings
+from service.settings import Settings
 
 USAGE = """\
 usage: berth COMMAND [OPTIONS]
@@ -50,11 +50,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def serve(arguments: Sequence[str]) -> int:
     """Serve the model that the settings name, exported first where it is not."""
-    from service.__main__ import serve as serve_artifact  # noqa: PLC0415  # late, so that --help and mistakes are quick
-    from service.__main__ import start_logging  # noqa: PLC0415
+    from service.__main__ import begin  # noqa: PLC0415  # late, so that --help is quick
+    from service.__main__ import serve as serve_artifact  # noqa: PLC0415
 
-    start_logging()
-    settings = read_settings(arguments)
+    settings = begin(arguments)
     folder = artifact_folder(settings)
     if _must_export(folder, settings) and (status := export_to(folder, settings)):
         return status

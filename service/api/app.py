@@ -2,21 +2,25 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service import __version__
+from service.api.cors import add_cors
+from service.api.doors import Doors
 from service.api.errors import ErrorBody, add_error_handlers
 from service.api.fields import FeatureFields
 from service.api.middleware import Observe
+from service.api.requests import JsonRoute
 from service.api.routes import bert_as_service, embeddings, features, service, similarity, tei, tokens
 from service.api.state import Engine, State
 from service.api.wishes import feature_of
 from service.cores import available_cores
-from service.errors import ArtifactError
+from service.errors import ArtifactError, InvalidInputError
 from service.inference.artifact import Artifact
 from service.inference.cache import VectorCache
 from service.inference.calibration import CalibrationFile, best_budget, token_rates
@@ -30,12 +34,33 @@ from service.inference.types import Pooling
 from service.metrics import Metrics, Share
 from service.settings import Settings
 
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
+
+    from service.api.tracing import Tracing
+
 JOIN_SECONDS = 5.0
 """What an encoder thread has at the end to finish its batch; the queue is empty by then."""
 
 FIRST_BUDGET = 256
 """Tokens in a batch before the calibration has said what is best."""
 CALIBRATION_SECONDS = 1.0
+
+ROUTERS = (
+    embeddings.router,
+    features.router,
+    similarity.router,
+    tokens.router,
+    service.router,
+    service.health,
+    tei.encoding,
+    tei.tokens,
+    bert_as_service.router,
+    bert_as_service.status_router,
+)
+
+NO_TELEMETRY: "TelemetryConfig" = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own would send paths, query strings and exceptions' messages, in which there may be texts."""
 
 REFRESH_SECONDS = 0.2
 """How old a worker's queue depth, readiness and memory may be on the page of another."""
@@ -51,8 +76,8 @@ def create_app(
     One of several workers, which has a share of the metrics, loads the model here and now: it has their common port
     open, and a request that another could answer must not find it unready.
 
-    Raises `InvalidInputError` where the model cannot give what the settings of `/encode` ask for, and `ArtifactError`
-    where a worker's model cannot be loaded.
+    Raises `InvalidInputError` where the model cannot give what the settings of `/encode` ask for or a package for
+    tracing is missing, and `ArtifactError` where a worker's model cannot be loaded.
     """
     manifest = artifact.manifest
     name = settings.served_model_name or manifest.source.id
@@ -60,6 +85,7 @@ def create_app(
     fields = FeatureFields(pooling=pooling, layers=None if pooling is Pooling.POOLER else settings.encode_layers)
     state = State(settings, manifest, name, Metrics(share), feature_of(fields, manifest, place="encode_"))
     state.metrics.describe_model(state.model_name, manifest)
+    tracing = _tracing(settings)
     loaded = _engine(state, artifact) if share else None
 
     @asynccontextmanager
@@ -76,6 +102,8 @@ def create_app(
         if state.engine is not None:
             state.engine.runner.stop()
             await asyncio.to_thread(state.engine.runner.join, JOIN_SECONDS)
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPIOffline(
         redoc_url=None,
@@ -83,23 +111,51 @@ def create_app(
         version=__version__,
         description="Text in, vectors out: every representation of a BERT model over HTTP.",
         lifespan=lifespan,
+        telemetry=NO_TELEMETRY,
     )
     app.state.berth = state
-    app.add_middleware(Observe, state=state)
     add_error_handlers(app)
-    for router in (
-        embeddings.router,
-        features.router,
-        similarity.router,
-        tokens.router,
-        service.router,
-        tei.encoding,
-        tei.tokens,
-        bert_as_service.router,
-        bert_as_service.status_router,
-    ):
+    routers = (*ROUTERS, *([service.figures] if settings.metrics_port is None else []))
+    for router in routers:
         app.include_router(router, responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}})
+    _add_middleware(app, state, routers, tracing)
     return app
+
+
+def _add_middleware(app: FastAPI, state: State, routers: Sequence[APIRouter], tracing: "Tracing | None") -> None:
+    """Add what a request meets before its route, the innermost first; what is not asked for is not there."""
+    settings = state.settings
+    if settings.api_keys:
+        routes = [route for router in routers for route in router.routes if isinstance(route, JsonRoute)]
+        app.add_middleware(Doors, settings=settings, shapes={route.path: route.error_shape for route in routes})
+    if settings.cors_origins:
+        add_cors(app, settings.cors_origins)
+    if tracing is not None:
+        app.add_middleware(tracing.middleware)
+    app.add_middleware(Observe, state=state)
+
+
+def create_metrics_app(state: State) -> FastAPI:
+    """Make what a port of its own for health and metrics serves: nothing else, and that without keys."""
+    app = FastAPI(title="Berth", docs_url=None, redoc_url=None, openapi_url=None, telemetry=NO_TELEMETRY)
+    app.state.berth = state
+    add_error_handlers(app)
+    app.include_router(service.health)
+    app.include_router(service.figures)
+    app.add_middleware(Observe, state=state)
+    return app
+
+
+def _tracing(settings: Settings) -> "Tracing | None":
+    """Begin to trace, where that is wanted; otherwise its packages are not even loaded."""
+    if settings.tracing == "off":
+        return None
+    try:
+        from service.api.tracing import Tracing  # noqa: PLC0415  # optional packages
+    except ModuleNotFoundError as error:
+        message = f"needs OpenTelemetry ({error.name} is missing): pip install 'berth-embeddings[otel]'"
+        raise InvalidInputError("--tracing", message) from None
+    return Tracing()
 
 
 async def _load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> None:
@@ -163,5 +219,7 @@ def _engine(state: State, artifact: Artifact) -> Engine:
         cache=VectorCache(settings.cache_size),
         on_batch=state.metrics.count_batch,
     )
-    limits = Limits(settings.max_texts, settings.max_text_chars, settings.max_reply_numbers)
+    limits = Limits(
+        settings.max_texts, settings.max_text_chars, settings.max_reply_numbers, tokens=settings.max_request_tokens
+    )
     return Engine(tokenizer, encoder, runner, Embedder(tokenizer, runner, manifest, limits))

@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from service.api.doors import holder_of
 from service.api.errors import Shape, openai_shape
 from service.api.state import State
 from service.errors import BerthError, DeadlineError, InvalidInputError, MalformedError, TooLargeError
@@ -79,7 +80,7 @@ class JsonRoute(APIRoute):
     error_shape: Shape = staticmethod(openai_shape)
     """The dialect of the route's errors."""
 
-    def admit(self, state: State) -> None:
+    def admit(self, state: State, request: Request) -> None:  # noqa: ARG002  # what encodes asks more of it
         """Raise what turns a request away before its body is read."""
         state.loaded()
 
@@ -90,7 +91,7 @@ class JsonRoute(APIRoute):
         async def handle_json(request: Request) -> Response:
             state: State = request.app.state.berth
             request.state.error_shape = self.error_shape
-            self.admit(state)
+            self.admit(state, request)
             _check_content_type(request)
             request.state.deadline = asyncio.get_running_loop().time() + _timeout(
                 request, state.settings.request_timeout
@@ -108,9 +109,11 @@ class JsonRoute(APIRoute):
 class EncoderRoute(JsonRoute):
     """A route that uses the encoder: it is turned away while the queue is full."""
 
-    def admit(self, state: State) -> None:
-        """Raise `NotReadyError` or `OverloadedError`."""
+    def admit(self, state: State, request: Request) -> None:
+        """Raise `NotReadyError`, `OverloadedError` or `RateLimitError`."""
         state.loaded().runner.admit()
+        if (holder := holder_of(request)) is not None and holder.allowance is not None:
+            holder.allowance.check()
 
 
 def _check_content_type(request: Request) -> None:

@@ -9,6 +9,8 @@ from service.api.state import CurrentState, State
 from service.errors import NotReadyError
 
 router = APIRouter(tags=["service"])
+health = APIRouter(tags=["service"])
+figures = APIRouter(tags=["service"])
 
 
 @router.get("/v1/models", summary="The model that is served")
@@ -63,17 +65,17 @@ async def info(state: CurrentState) -> Response:
     )
 
 
-@router.head("/health/live", include_in_schema=False)
-@router.get("/health/live", summary="Whether the process answers")
+@health.head("/health/live", include_in_schema=False)
+@health.get("/health/live", summary="Whether the process answers")
 async def live() -> Response:
     """Answer 200 as long as the event loop runs."""
     return json_reply({"status": "live"})
 
 
-@router.head("/health", include_in_schema=False)
-@router.head("/health/ready", include_in_schema=False)
-@router.get("/health", summary="Whether to send requests here", include_in_schema=False)
-@router.get("/health/ready", summary="Whether to send requests here")
+@health.head("/health", include_in_schema=False)
+@health.head("/health/ready", include_in_schema=False)
+@health.get("/health", summary="Whether to send requests here", include_in_schema=False)
+@health.get("/health/ready", summary="Whether to send requests here")
 async def ready(state: CurrentState) -> Response:
     """Answer 200 once the model is loaded and its probes agree; 503 before that and while shutting down."""
     state.loaded()
@@ -82,7 +84,7 @@ async def ready(state: CurrentState) -> Response:
     return json_reply({"status": "ready"})
 
 
-@router.get("/metrics", summary="Prometheus metrics")
+@figures.get("/metrics", summary="Prometheus metrics")
 async def metrics(state: CurrentState) -> Response:
     """Give the metrics in Prometheus' text format."""
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
