@@ -9,8 +9,9 @@ from pathlib import Path
 
 from service.errors import ArtifactError, DeviceError
 from service.inference.artifact import MANIFEST, read_manifest
+from service.logs import complain
 from service.placement import Goal, choose
-from service.settings import Settings, read_settings
+from service.settings import Settings
 
 USAGE = """\
 usage: berth COMMAND [OPTIONS]
@@ -51,17 +52,16 @@ def run(arguments: Sequence[str]) -> int:
 
 def serve(arguments: Sequence[str]) -> int:
     """Serve the model that the settings name, exported first where it is not."""
-    from service.__main__ import serve as serve_artifact  # noqa: PLC0415  # late, so that --help and mistakes are quick
-    from service.__main__ import start_logging  # noqa: PLC0415
+    from service.__main__ import begin  # noqa: PLC0415  # late, so that --help is quick
+    from service.__main__ import serve as serve_artifact  # noqa: PLC0415
 
-    start_logging()
-    settings = read_settings(arguments)
+    settings = begin(arguments)
     folder = given_artifact(settings)
     if folder is None:
         try:
             goal = choose(settings.device, settings.precision)
         except DeviceError as error:
-            print(f"berth: {error}", file=sys.stderr)
+            complain(settings.log_format, str(error))
             return 1
         folder = artifact_folder(settings, goal)
         if must_export(folder) and (status := export_to(folder, settings.model, goal)):

@@ -1,21 +1,30 @@
 """`python -m service --model ARTIFACT`: serve an artifact that exists."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
-from service.settings import Settings, read_settings
+from service.keys import labels
+from service.logs import start_logging
+from service.settings import Settings, read_settings, warnings_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal; gives the exit status."""
-    start_logging()
-    return serve(read_settings(sys.argv[1:] if arguments is None else arguments))
+    return serve(begin(sys.argv[1:] if arguments is None else arguments))
 
 
-def start_logging() -> None:
-    """Log to stderr, a line an event."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+def begin(arguments: Sequence[str]) -> Settings:
+    """Read the settings, begin to log as they say, and say first what is odd about them."""
+    settings = read_settings(arguments)
+    start_logging(settings.log_format)
+    logger = logging.getLogger("berth")
+    for line in warnings_of(settings, os.environ):
+        logger.warning("%s", line)
+    if settings.api_keys:
+        logger.info("API keys: %s", ", ".join(labels(settings.api_keys)))
+    return settings
 
 
 def serve(settings: Settings) -> int:

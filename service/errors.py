@@ -4,11 +4,12 @@
       │        │          │            │            │            │
       │        │          │            │            │            └ EncoderError       the model failed on one text
       │        │          │            │            └ OverloadedError, TooLargeError  queue full, request beyond it
+      │        │          │            │              RateLimitError                  the key has used up its tokens
       │        │          │            │              DeadlineError                   the answer would come too late
       │        │          │            └ InvalidInputError                            no tokens, too many, unknown ids
       │        │          └ NotReadyError, ModelNotFoundError                         starting, draining, another model
       │        └ MalformedError                                                       a field of the wrong type or range
-      └ TooLargeError                                                                 more bytes than the service reads
+      └ UnauthorizedError, TooLargeError                                              no key, more bytes than are read
 
 `ArtifactError` and `DeviceError` stop a start: the folder to serve is not what its manifest says, or the device that it
 is for cannot be used. `OutOfMemoryError` is the encoder's word to the runner, which tries the batch again in halves;
@@ -36,6 +37,10 @@ class EmptyError(MalformedError):
     """A list with nothing in it."""
 
 
+class UnauthorizedError(BerthError):
+    """The request shows none of the keys that the service wants to see."""
+
+
 class TooLargeError(BerthError):
     """More than the service would ever take at once; `param` names the field, or is empty for the body as a whole."""
 
@@ -54,6 +59,14 @@ class NotReadyError(BerthError):
 
 class OverloadedError(BerthError):
     """The queue is full; `retry_after` is the time in seconds after which there should be room."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimitError(BerthError):
+    """The request's key has used up its tokens; `retry_after` is the time in seconds until there are enough again."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)

@@ -7,13 +7,13 @@ SIGINT leaves out the grace period, and a second one the waiting too.
 """
 
 import asyncio
+import contextlib
 import logging
 import select
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -22,13 +22,15 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from service.api.app import create_app
+from service.api.app import create_app, create_metrics_app
 from service.api.state import State
+from service.connection import Connection
 from service.errors import ArtifactError, DeviceError, InvalidInputError
 from service.inference.artifact import read_artifact
+from service.logs import complain
 from service.metrics import Share
-from service.protocol import Protocol
 from service.settings import Settings
+from service.sockets import bind, url_of
 
 LAST_ACCEPT_SECONDS = 2.0
 """What accepting the last connections may take."""
@@ -41,6 +43,18 @@ ACCEPT_SECONDS = 0.002
 RETRY_SECONDS = 1.0
 """Until a worker that had no descriptor left for a connection tries again."""
 
+TICKS_BETWEEN_CHECKS = 5
+"""Tenths of a second between two looks for connections whose clients are late."""
+
+SECURITY_HEADERS = [
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("content-security-policy", "frame-ancestors 'none'"),
+]
+"""What every answer says to browsers; the page at / adds a policy of its own."""
+
+MakeConnection = Callable[[], asyncio.Protocol]
+
 logger = logging.getLogger("berth")
 
 
@@ -49,39 +63,55 @@ def serve(
     share: Share | None = None,
     sockets: list[socket.socket] | None = None,
     on_listening: Callable[[], None] = lambda: None,
+    metrics_socket: socket.socket | None = None,
 ) -> int:
     """Serve the artifact that the settings name until a signal; gives the exit status.
 
     A worker, one of several, brings its share of the metrics and the sockets that it has in common with the others.
     """
-    try:
-        artifact = read_artifact(Path(settings.model).expanduser())
-        app = create_app(settings, artifact, lambda: server.fail(), share)  # noqa: PLW0108  # the server is made next
-    except (ArtifactError, DeviceError, InvalidInputError, OSError) as error:
-        print(f"berth: {error}", file=sys.stderr)
-        return 1
-    server = Server(app, settings, on_listening)
-    try:
-        server.run(sockets)
-    except SystemExit:  # uvicorn could not open the port, has said why, and has a status of its own for it
-        return 1
+    with contextlib.ExitStack() as stack:
+        try:
+            artifact = read_artifact(Path(settings.model).expanduser())
+            if settings.metrics_port is not None and metrics_socket is None:
+                metrics_socket = stack.enter_context(bind(settings.host, settings.metrics_port))
+            app = create_app(settings, artifact, lambda: server.fail(), share)  # noqa: PLW0108  # it is made next
+        except (ArtifactError, DeviceError, InvalidInputError) as error:
+            complain(settings.log_format, str(error))
+            return 1
+        except OSError as error:
+            complain(settings.log_format, f"cannot serve on {settings.host}:{settings.metrics_port}: {error}")
+            return 1
+        server = Server(app, settings, on_listening, metrics_socket)
+        try:
+            server.run(sockets)
+        except SystemExit:  # uvicorn could not open the port, has said why, and has a status of its own for it
+            return 1
     return 1 if server.failed else 0
 
 
 class Server(uvicorn.Server):
     """Serves one application until a signal or `fail` ends it."""
 
-    def __init__(self, app: FastAPI, settings: Settings, on_listening: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        settings: Settings,
+        on_listening: Callable[[], None] = lambda: None,
+        metrics_socket: socket.socket | None = None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=partial(Protocol, door=app.state.door),  # type: ignore[arg-type]  # it makes protocols, as a class does
+                http=partial(Connection, settings=settings, shedder=app.state.shedder),  # type: ignore[arg-type]  # makes what a class would
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                headers=SECURITY_HEADERS,
+                timeout_keep_alive=settings.idle_timeout,  # type: ignore[arg-type]  # any seconds will do
                 timeout_graceful_shutdown=settings.shutdown_timeout,  # type: ignore[arg-type]  # any seconds will do
             )
         )
@@ -90,6 +120,7 @@ class Server(uvicorn.Server):
         self._grace = settings.shutdown_grace
         self._close_at: float | None = None
         self._on_listening = on_listening
+        self._metrics_socket = metrics_socket
         self._closing = False
         self._arriving: set[asyncio.Task[Any]] = set()
 
@@ -97,9 +128,11 @@ class Server(uvicorn.Server):
         """Begin to accept, from sockets that other workers accept from too, or else from one of its own."""
         await super().startup(None if sockets is None else [])
         for listener in sockets or ():
-            listener.setblocking(False)
-            listener.listen(self.config.backlog)
-            self._accept_from(listener)
+            self._listen(listener, self._connection)
+        if self._metrics_socket is not None:
+            metrics_app = create_metrics_app(self._berth)
+            self._listen(self._metrics_socket, partial(self._connection, metrics_app))
+            logger.info("health and metrics are on %s", url_of(self._metrics_socket))
         self._on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -109,7 +142,7 @@ class Server(uvicorn.Server):
         and whose request had not been read yet. A port that other workers share is theirs to accept from.
         """
         self._closing = True
-        for listener in sockets or ():
+        for listener in self._accepted_from(sockets):
             asyncio.get_running_loop().remove_reader(listener)
         await asyncio.gather(*self._arriving, return_exceptions=True)
         end = time.monotonic() + LAST_ACCEPT_SECONDS
@@ -119,9 +152,19 @@ class Server(uvicorn.Server):
                     await asyncio.sleep(0)
             server.close()
         await asyncio.sleep(ARRIVAL_SECONDS)
-        await super().shutdown(sockets)
+        await super().shutdown(self._accepted_from(sockets))
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accepted_from(self, sockets: Sequence[socket.socket] | None) -> list[socket.socket]:
+        """List what is accepted from here, and not by the event loop's own servers."""
+        return [*(sockets or ()), *([] if self._metrics_socket is None else [self._metrics_socket])]
+
+    def _listen(self, listener: socket.socket, make: MakeConnection) -> None:
+        """Begin to accept."""
+        listener.setblocking(False)
+        listener.listen(self.config.backlog)
+        self._accept_from(listener, make)
+
+    def _accept(self, listener: socket.socket, make: MakeConnection) -> None:
         """Take one connection, and for a moment none, so that the other workers take theirs.
 
         The event loops' own servers take all that wait: of 32 that came together one worker had 32.
@@ -138,23 +181,23 @@ class Server(uvicorn.Server):
         else:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            arriving = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+            arriving = loop.create_task(loop.connect_accepted_socket(make, connection))
             self._arriving.add(arriving)
             arriving.add_done_callback(self._arriving.discard)
         loop.remove_reader(listener)
-        loop.call_later(pause, self._accept_from, listener)
+        loop.call_later(pause, self._accept_from, listener, make)
 
-    def _accept_from(self, listener: socket.socket) -> None:
+    def _accept_from(self, listener: socket.socket, make: MakeConnection) -> None:
         if not self._closing:
-            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener, make)
 
-    def _protocol(self) -> asyncio.Protocol:
-        """Make what uvicorn's startup makes for a connection."""
+    def _connection(self, app: FastAPI | None = None) -> Connection:
+        """Make what uvicorn's startup makes for a connection; another application may answer on it."""
         make: Any = self.config.http_protocol_class
-        protocol: asyncio.Protocol = make(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return protocol
+        connection: Connection = make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        if app is not None:
+            connection.app = app
+        return connection
 
     def fail(self) -> None:
         """End the process because the model cannot be served."""
@@ -173,4 +216,9 @@ class Server(uvicorn.Server):
         """Say ten times a second whether to leave the main loop."""
         if self._close_at is not None and time.monotonic() >= self._close_at:
             self.should_exit = True
+        if counter % TICKS_BETWEEN_CHECKS == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.end_if_late(now)
         return await super().on_tick(counter)

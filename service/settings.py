@@ -1,18 +1,21 @@
 """The settings: each spelled once, as a field here, from which its flag, BERTH_ variable, default and help come."""
 
-import logging
-import os
+import re
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.keys import Key, read_key_file, read_keys
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 PREFIX = "BERTH_"
-
-logger = logging.getLogger("berth")
+SECRET = {"api_keys"}
+"""What is never repeated in a message."""
+ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -65,7 +68,35 @@ class Settings(BaseSettings):
     max_text_chars: int = Field(1_000_000, ge=1, description="characters in one text")
     max_body_bytes: int = Field(32_000_000, ge=1, description="bytes of one request body")
     max_reply_numbers: int = Field(1 << 23, ge=1, description="numbers in the vectors of one reply of /v1/features")
+    max_request_tokens: int | None = Field(
+        None, ge=1, description="tokens in the texts of one request; by default as many as may wait"
+    )
+    max_header_bytes: int = Field(1 << 16, ge=1024, description="bytes of a request's first line and headers")
     request_timeout: PositiveSeconds = Field(60, description="seconds a request may take")
+    header_timeout: PositiveSeconds = Field(10, description="seconds in which a request's headers must have arrived")
+    idle_timeout: PositiveSeconds = Field(
+        75, description="seconds a connection may have no request, or an answer that is not taken"
+    )
+    api_keys: Annotated[tuple[Key, ...], NoDecode] = Field(
+        (),
+        description="keys, one of which each request must show, as in `KEY,KEY` or `alice: KEY,bob: KEY`; none by "
+        "default. A flag is seen by all users of the machine, a variable or a file is not",
+    )
+    api_keys_file: Path | None = Field(None, description="file of further keys, `KEY` or `alice: KEY` a line")
+    key_tokens_per_minute: int | None = Field(
+        None, ge=1, description="tokens a minute that a key may have encoded, divided among the workers"
+    )
+    metrics_access: Literal["key", "open"] = Field(
+        "key", description="whether /metrics needs a key where there are any"
+    )
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port for health and /metrics, without keys; the other has no /metrics then"
+    )
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        [], description="web pages' origins whose scripts may call, as in https://a.example,https://b.example, or *"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="how a line of the log is written")
+    tracing: Literal["off", "otlp"] = Field("off", description="send OpenTelemetry spans where OTEL_ variables say")
     encode_pooling: Literal["cls", "mean", "max", "mean_max", "last", "weighted_mean", "pooler"] = Field(
         "mean", description="pooling of bert-as-service's route /encode"
     )
@@ -75,15 +106,11 @@ class Settings(BaseSettings):
     shutdown_grace: Seconds = Field(3, description="seconds between SIGTERM and the closing of the port")
     shutdown_timeout: Seconds = Field(30, description="seconds the accepted requests then have to finish")
 
-    @field_validator("port", mode="before")
+    @field_validator("port", "metrics_port", mode="before")
     @classmethod
-    def _ignore_service_link(cls, value: Any) -> Any:
+    def _ignore_service_link(cls, value: Any, info: ValidationInfo) -> Any:
         """Kubernetes sets BERTH_PORT=tcp://… in every pod beside a Service named berth."""
-        if isinstance(value, str) and value.startswith("tcp://"):
-            default = cls.model_fields["port"].default
-            logger.warning("%sPORT=%s is a Kubernetes service link, not a port; using %s", PREFIX, value, default)
-            return default
-        return value
+        return cls.model_fields[str(info.field_name)].default if _is_service_link(value) else value
 
     @field_validator("device")
     @classmethod
@@ -95,11 +122,27 @@ class Settings(BaseSettings):
             raise ValueError("must be auto, cpu, cuda, cuda:1 or, for several GPUs, cuda:0,1")
         return value
 
-    @field_validator("encode_layers", mode="before")
+    @field_validator("encode_layers", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
         items = [value] if isinstance(value, str) else value
         return [part for item in items for part in str(item).split(",")]
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: list[str]) -> list[str]:
+        if not all(map(ORIGIN.fullmatch, value)):
+            raise ValueError("an origin is * or a scheme and a host, as in https://a.example")
+        return value
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _read_keys(cls, value: Any) -> Any:
+        """Read keys as they are written down; those that a worker is handed have been read already."""
+        items = [value] if isinstance(value, str) else value
+        if not all(isinstance(item, str) for item in items):
+            return items
+        return read_keys([part for item in items for part in item.split(",")])
 
     @field_validator("cache_dir")
     @classmethod
@@ -108,19 +151,37 @@ class Settings(BaseSettings):
 
 
 def read_settings(arguments: Sequence[str] | None = None, **overrides: Any) -> Settings:
-    """Read flags, then variables, then defaults; `arguments` None reads no flags.
+    """Read flags, then variables, then defaults, and the keys' file; `arguments` None reads no flags.
 
     Raises `SystemExit` with one line where a value is wrong, and prints the help where `--help` asks for it.
     """
-    for name in unknown_variables(os.environ):
-        logger.warning("%s is not a setting of Berth and has no effect", name)
     try:
-        return Settings(_cli_parse_args=None if arguments is None else list(arguments), **overrides)
+        settings = Settings(_cli_parse_args=None if arguments is None else list(arguments), **overrides)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
-        flag = f"--{name.replace('_', '-')}"
-        raise SystemExit(f"berth: {flag} ({PREFIX}{name.upper()}): {first['msg']}, not {first['input']!r}") from None
+        name, message = str(first["loc"][0]), str(first["msg"]).removeprefix("Value error, ")
+        raise _mistake(name, message if name in SECRET else f"{message}, not {first['input']!r}") from None
+    if settings.api_keys_file is not None:
+        try:
+            further = read_key_file(settings.api_keys_file, settings.api_keys)
+        except ValueError as error:
+            raise _mistake("api_keys_file", str(error)) from None
+        settings = settings.model_copy(update={"api_keys": settings.api_keys + further})
+    if settings.key_tokens_per_minute is not None and not settings.api_keys:
+        raise _mistake("key_tokens_per_minute", "there are no keys; set --api-keys or --api-keys-file")
+    return settings
+
+
+def warnings_of(settings: Settings, environment: Mapping[str, str]) -> list[str]:
+    """List what looks like a mistake and is none that stops a start."""
+    lines = [f"{name} is not a setting of Berth and has no effect" for name in unknown_variables(environment)]
+    if _is_service_link(link := environment.get(f"{PREFIX}PORT")):
+        lines.append(f"{PREFIX}PORT={link} is a Kubernetes service link, not a port; using {settings.port}")
+    if (file := settings.api_keys_file) is not None and file.stat().st_mode & stat.S_IROTH:
+        lines.append(f"{file} can be read by every user of this machine; it should be the service's alone")
+    if short := [key.label for key in settings.api_keys if key.short]:
+        lines.append(f"short API keys can be guessed: {', '.join(short)}")
+    return lines
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
@@ -130,3 +191,11 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     return sorted(
         name for name in environment if name.startswith(PREFIX) and name not in known and not name.startswith(links)
     )
+
+
+def _is_service_link(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("tcp://")
+
+
+def _mistake(name: str, message: str) -> SystemExit:
+    return SystemExit(f"berth: --{name.replace('_', '-')} ({PREFIX}{name.upper()}): {message}")

@@ -20,8 +20,10 @@ import tempfile
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
+from service.logs import complain
 from service.metrics import Share
 from service.settings import Settings
+from service.sockets import bind, url_of
 
 PAUSE_SECONDS = 1.0
 """Between the end of a worker that never became ready and the start of the next in its place."""
@@ -34,38 +36,36 @@ logger = logging.getLogger("berth")
 
 def supervise(settings: Settings) -> int:
     """Serve with several workers until a signal; gives the exit status."""
-    try:
-        # Bound, not listening: until the first worker accepts, connections are refused and not left waiting.
-        listener = _bind(settings.host, settings.port)
-    except OSError as error:
-        print(f"berth: cannot serve on {settings.host}:{settings.port}: {error}", file=sys.stderr)
-        return 1
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="berth-metrics-")
-        # The workers map files here; a full disk is to be an error now and not their end.
-        (Path(folder.name) / "room").write_bytes(bytes(METRICS_BYTES * settings.workers))
-        (Path(folder.name) / "room").unlink()
-    except OSError as error:
-        print(f"berth: the workers' metrics cannot be kept in {tempfile.gettempdir()}: {error}", file=sys.stderr)
-        return 1
-    with listener, folder:
-        return asyncio.run(Supervisor(settings, listener, Path(folder.name)).run())
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    listener = socket.socket(family, kind)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(address)
-    return listener
+    listeners: list[socket.socket] = []
+    with contextlib.ExitStack() as stack:
+        port = settings.port
+        try:
+            # Bound, not listening: until the first worker accepts, connections are refused and not left waiting.
+            listeners.append(stack.enter_context(bind(settings.host, port)))
+            if settings.metrics_port is not None:
+                port = settings.metrics_port
+                listeners.append(stack.enter_context(bind(settings.host, port)))
+        except OSError as error:
+            complain(settings.log_format, f"cannot serve on {settings.host}:{port}: {error}")
+            return 1
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="berth-metrics-"))
+            # The workers map files here; a full disk is to be an error now and not their end.
+            (Path(folder) / "room").write_bytes(bytes(METRICS_BYTES * settings.workers))
+            (Path(folder) / "room").unlink()
+        except OSError as error:
+            complain(settings.log_format, f"the workers' metrics cannot be kept in {tempfile.gettempdir()}: {error}")
+            return 1
+        return asyncio.run(Supervisor(settings, listeners, Path(folder)).run())
 
 
 class Supervisor:
     """Keeps a worker in each place, from the first start to the last end."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, folder: Path) -> None:
+    def __init__(self, settings: Settings, listeners: list[socket.socket], folder: Path) -> None:
         self._settings = settings
-        self._listener = listener
+        self._listeners = listeners
+        """That of the requests and, where they have one of their own, that of health and metrics."""
         self._folder = folder
         self._workers: dict[int, Process] = {}
         self._ready: set[int] = set()
@@ -100,13 +100,13 @@ class Supervisor:
                     await asyncio.wait_for(self._ending.wait(), PAUSE_SECONDS)
 
     async def _start(self, place: int) -> Process:
-        descriptor = self._listener.fileno()
-        command = [sys.executable, "-m", "service.worker", str(descriptor), str(self._folder), str(place)]
+        descriptors = [listener.fileno() for listener in self._listeners]
+        command = [sys.executable, "-m", "service.worker", str(self._folder), str(place), *map(str, descriptors)]
         worker = await asyncio.create_subprocess_exec(
             *command,
             stdin=PIPE,
             stdout=PIPE,
-            pass_fds=[descriptor],
+            pass_fds=descriptors,
             process_group=0,  # so that Ctrl-C comes to the supervisor alone, as SIGTERM does
         )
         self._workers[place] = worker
@@ -122,9 +122,7 @@ class Supervisor:
             return False
         self._ready.add(place)
         if not self._opened.is_set():
-            host, port = self._listener.getsockname()[:2]
-            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            logger.info("%d workers running on http://%s", self._settings.workers, where)
+            logger.info("%d workers running on %s", self._settings.workers, url_of(self._listeners[0]))
             self._opened.set()
         return True
 
@@ -148,7 +146,8 @@ class Supervisor:
         """
         self._ending.set()
         self._opened.set()
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         for place, worker in self._workers.items():
             with contextlib.suppress(ProcessLookupError):
                 worker.send_signal(number if place in self._ready else signal.SIGTERM)

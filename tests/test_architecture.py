@@ -83,6 +83,14 @@ def test_export_takes_little_of_the_service(module: str) -> None:
     assert taken <= EXPORT_MAY_TAKE
 
 
+def test_tracing_alone_knows_opentelemetry() -> None:
+    assert [module for module in MODULES if any(within(name, "opentelemetry") for name in imports_of(module))] == [
+        "service.api.tracing"
+    ]
+    assert "service.api.tracing" not in loaded_modules("import service.server")
+    assert "opentelemetry.sdk" not in loaded_modules("import service.server")
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_nobody_imports_torch(module: str) -> None:
     assert not {name for name in imports_of(module) if within(name, *HEAVY)}
@@ -113,11 +121,16 @@ def test_the_arrows_make_no_circle() -> None:
         arrows = {module: names for module, names in arrows.items() if module not in free}
 
 
-def loaded_by(statement: str) -> set[str]:
-    """Run a statement in a new process; gives the top-level modules it loads."""
-    code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+def loaded_modules(statement: str) -> set[str]:
+    """Run a statement in a new process; gives the modules it loads."""
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(result.stdout.split())
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Run a statement in a new process; gives the top-level modules it loads."""
+    return {name.partition(".")[0] for name in loaded_modules(statement)}
 
 
 def test_serving_loads_nothing_heavy(tiny_artifact: Path) -> None:
@@ -135,7 +148,7 @@ def test_serving_loads_nothing_heavy(tiny_artifact: Path) -> None:
         "asyncio.run(main())"
     )
     assert {"onnxruntime", "tokenizers", "fastapi"} <= loaded
-    assert not loaded & {*HEAVY, "onnx", "safetensors", "huggingface_hub", "model_export", "berth", "scipy"}
+    assert not loaded & {*HEAVY, "onnx", "safetensors", "huggingface_hub", "model_export", "berth", "scipy", "requests"}
 
 
 def test_command_loads_nothing_heavy_to_serve() -> None:

@@ -4,21 +4,24 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service import __version__
-from service.api.door import Door
+from service.api.cors import add_cors
+from service.api.doors import Doors
 from service.api.errors import ErrorBody, add_error_handlers
 from service.api.fields import FeatureFields
 from service.api.middleware import Observe
-from service.api.requests import EncoderRoute
-from service.api.routes import bert_as_service, embeddings, features, page, service, similarity, tei, tokens
+from service.api.requests import EncoderRoute, JsonRoute
+from service.api.routes import bert_as_service, embeddings, features, service, similarity, tei, tokens
+from service.api.shedder import Shedder
 from service.api.state import Engine, State
 from service.api.wishes import feature_of
 from service.cores import available_cores
-from service.errors import ArtifactError, DeviceError, EncoderError
+from service.errors import ArtifactError, DeviceError, EncoderError, InvalidInputError
 from service.inference.artifact import Artifact, Target
 from service.inference.cache import VectorCache
 from service.inference.calibration import CalibrationFile, best_budget, token_rates
@@ -35,6 +38,11 @@ from service.metrics import Metrics, Share
 from service.placement import gpus_for
 from service.settings import Settings
 
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
+
+    from service.api.tracing import Tracing
+
 JOIN_SECONDS = 5.0
 """What an encoder thread has at the end to finish its batch; the queue is empty by then."""
 
@@ -45,21 +53,25 @@ CALIBRATION_SECONDS: dict[Target, float] = {"cpu": 1.0, "cuda": 3.0}
 THREADS_PER_GPU = 2
 """One has its batch run, the other packs and copies the next one."""
 
-REFRESH_SECONDS = 0.2
-"""How old a worker's queue depth, readiness and memory may be on the page of another."""
-
 ROUTERS = (
     embeddings.router,
     features.router,
     similarity.router,
     tokens.router,
     service.router,
+    service.health,
     page.router,
     tei.encoding,
     tei.tokens,
     bert_as_service.router,
     bert_as_service.status_router,
 )
+
+NO_TELEMETRY: "TelemetryConfig" = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own would send paths, query strings and exceptions' messages, in which there may be texts."""
+
+REFRESH_SECONDS = 0.2
+"""How old a worker's queue depth, readiness and memory may be on the page of another."""
 
 WATCH_SECONDS = 0.2
 """Between two looks at whether the encoder hangs."""
@@ -76,9 +88,9 @@ def create_app(
     One of several workers, which has a share of the metrics, loads the model here and now: it has their common port
     open, and a request that another could answer must not find it unready.
 
-    Raises `InvalidInputError` where the model cannot give what the settings of `/encode` ask for, `DeviceError` where
-    the device cannot be used or is not what the model was exported for, and `ArtifactError` where a worker's model
-    cannot be loaded.
+    Raises `InvalidInputError` where the model cannot give what the settings of `/encode` ask for or a package for
+    tracing is missing, `DeviceError` where the device cannot be used or is not what the model was exported for, and
+    `ArtifactError` where a worker's model cannot be loaded.
     """
     manifest = artifact.manifest
     name = settings.served_model_name or manifest.source.id
@@ -87,6 +99,7 @@ def create_app(
     feature = feature_of(fields, manifest, place="encode_")
     state = State(settings, manifest, name, Metrics(share), feature, gpus_for(settings.device, manifest))
     state.metrics.describe_model(state.model_name, manifest)
+    tracing = _tracing(settings)
     loaded = _engine(state, artifact, on_failure) if share else None
 
     @asynccontextmanager
@@ -103,6 +116,8 @@ def create_app(
         if state.engine is not None:
             state.engine.runner.stop()
             await asyncio.to_thread(state.engine.runner.join, JOIN_SECONDS)
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPIOffline(
         redoc_url=None,
@@ -110,15 +125,55 @@ def create_app(
         version=__version__,
         description="Text in, vectors out: every representation of a BERT model over HTTP.",
         lifespan=lifespan,
+        telemetry=NO_TELEMETRY,
     )
     app.state.berth = state
-    app.add_middleware(Observe, state=state)
     add_error_handlers(app)
-    for router in ROUTERS:
+    routers = (*ROUTERS, *([service.figures] if settings.metrics_port is None else []))
+    for router in routers:
         app.include_router(router, responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}})
+    _add_middleware(app, state, routers, tracing)
+    # What a web page of another origin is told has headers that the shedder knows nothing of.
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, EncoderRoute)]
-    app.state.door = Door(state, {route.path: route.error_shape for route in routes})
+    shapes = {} if settings.cors_origins else {route.path: route.error_shape for route in routes}
+    app.state.shedder = Shedder(state, shapes)
     return app
+
+
+def _add_middleware(app: FastAPI, state: State, routers: Sequence[APIRouter], tracing: "Tracing | None") -> None:
+    """Add what a request meets before its route, the innermost first; what is not asked for is not there."""
+    settings = state.settings
+    if settings.api_keys:
+        routes = [route for router in routers for route in router.routes if isinstance(route, JsonRoute)]
+        app.add_middleware(Doors, settings=settings, shapes={route.path: route.error_shape for route in routes})
+    if settings.cors_origins:
+        add_cors(app, settings.cors_origins)
+    if tracing is not None:
+        app.add_middleware(tracing.middleware)
+    app.add_middleware(Observe, state=state)
+
+
+def create_metrics_app(state: State) -> FastAPI:
+    """Make what a port of its own for health and metrics serves: nothing else, and that without keys."""
+    app = FastAPI(title="Berth", docs_url=None, redoc_url=None, openapi_url=None, telemetry=NO_TELEMETRY)
+    app.state.berth = state
+    add_error_handlers(app)
+    app.include_router(service.health)
+    app.include_router(service.figures)
+    app.add_middleware(Observe, state=state)
+    return app
+
+
+def _tracing(settings: Settings) -> "Tracing | None":
+    """Begin to trace, where that is wanted; otherwise its packages are not even loaded."""
+    if settings.tracing == "off":
+        return None
+    try:
+        from service.api.tracing import Tracing  # noqa: PLC0415  # optional packages
+    except ModuleNotFoundError as error:
+        message = f"needs OpenTelemetry ({error.name} is missing): pip install 'berth-embeddings[otel]'"
+        raise InvalidInputError("--tracing", message) from None
+    return Tracing()
 
 
 async def _load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> None:
@@ -216,7 +271,9 @@ def _engine(state: State, artifact: Artifact, on_failure: Callable[[], None]) ->
         on_batch=state.metrics.count_batch,
         on_lost=on_failure,
     )
-    limits = Limits(settings.max_texts, settings.max_text_chars, settings.max_reply_numbers)
+    limits = Limits(
+        settings.max_texts, settings.max_text_chars, settings.max_reply_numbers, tokens=settings.max_request_tokens
+    )
     return Engine(tokenizer, encoders, runner, Embedder(tokenizer, runner, manifest, limits))
 
 

@@ -22,7 +22,9 @@ from service.errors import (
     ModelNotFoundError,
     NotReadyError,
     OverloadedError,
+    RateLimitError,
     TooLargeError,
+    UnauthorizedError,
 )
 
 logger = logging.getLogger("berth")
@@ -54,15 +56,21 @@ INTERNAL = Kind(500, "server_error", "internal_error")
 KINDS: dict[type[BerthError], Kind] = {
     InvalidInputError: Kind(400, "invalid_request_error", "invalid_value"),
     MalformedError: Kind(400, "invalid_request_error", "invalid_request"),
+    UnauthorizedError: Kind(401, "invalid_request_error", "invalid_api_key"),
     EmptyError: Kind(400, "invalid_request_error", "invalid_request"),
     ModelNotFoundError: Kind(404, "invalid_request_error", "model_not_found"),
     TooLargeError: Kind(413, "invalid_request_error", "too_large"),
     OverloadedError: Kind(429, "rate_limit_error", "overloaded"),
+    RateLimitError: Kind(429, "rate_limit_error", "rate_limit_exceeded"),
     NotReadyError: Kind(503, "server_error", "not_ready"),
     DeadlineError: Kind(504, "server_error", "deadline_exceeded"),
     EncoderError: Kind(500, "server_error", "encoder_error"),
 }
 
+
+MAX_MESSAGE = 1000
+MAX_PARAM = 200
+"""Characters of an error's message and of its field's name, which may be one that the caller made up."""
 
 EMPTY = ("too_short", "empty")
 """pydantic's word for a list that is too short, and that of `fields.py`."""
@@ -104,21 +112,29 @@ def openai_shape(failure: Failure) -> tuple[int, dict[str, Any]]:
 
 def unexpected(request: Request, error: Exception) -> Response:
     """Answer what nobody foresaw: the caller learns nothing of it, the log everything."""
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    route = getattr(request.scope.get("route"), "path", "unmatched")
+    logger.error("%s %s failed", request.method, route, exc_info=error)
     return _reply(request, Failure(INTERNAL, "an error inside the service; its log says what", None))
 
 
 def shut_down(request: Request) -> Response:
     """Answer a request that the shutdown could not wait for any longer."""
-    return _reply(request, failure_of(NotReadyError("the service is shutting down")))
+    return refusal(request, NotReadyError("the service is shutting down"))
+
+
+def refusal(request: Request, error: BerthError) -> Response:
+    """Answer one of the failures that Berth itself reports."""
+    headers = {}
+    if isinstance(error, OverloadedError | RateLimitError):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if isinstance(error, UnauthorizedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    return _reply(request, failure_of(error), **headers)
 
 
 async def _berth_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BerthError), "registered for it alone"
-    headers = {}
-    if isinstance(error, OverloadedError):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    return _reply(request, failure_of(error), **headers)
+    return refusal(request, error)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -148,5 +164,11 @@ def _reply(request: Request, failure: Failure, **headers: str) -> Response:
     """Make the reply, and note the failure's code for the metrics."""
     request.state.error_code = failure.kind.code
     shape: Shape = getattr(request.state, "error_shape", openai_shape)
-    status, body = shape(failure)
+    status, body = shape(_bounded(failure))
     return Response(orjson.dumps(body), status, headers, media_type="application/json")
+
+
+def _bounded(failure: Failure) -> Failure:
+    """Cut what is said of a failure, which may repeat a field's name, however long its caller made it."""
+    param = failure.param[:MAX_PARAM] if failure.param else failure.param
+    return Failure(failure.kind, failure.message[:MAX_MESSAGE], param)

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.errors import shut_down, unexpected
 from service.api.state import State
 from service.inference.embedder import Embedded
+from service.logs import Line
 
 DISCONNECTED = 499
 """The status under which a request is counted whose client left before the answer; nobody sees it sent."""
@@ -113,16 +114,26 @@ class Exchange:
             metrics.count_rejected("disconnected")
         elif code := self._scope["state"].get("error_code"):
             metrics.count_rejected(code)
-        logger.info(
-            "%s %s %d %.1fms id=%s texts=%d tokens=%d",
-            self._scope["method"],
-            route,
-            status,
-            seconds * 1e3,
-            self._id,
-            len(embedded.items) if embedded else 0,
-            embedded.tokens if embedded else 0,
-        )
+        logger.info(self._line(route, status, seconds))
+
+    def _line(self, route: str, status: int, seconds: float) -> Line:
+        """Say what the request was and took, times in milliseconds."""
+        state, embedded = self._scope["state"], self._embedded()
+        line = Line(method=self._scope["method"], route=route, status=status, ms=round(seconds * 1e3, 2), id=self._id)
+        if embedded is not None:
+            timings = embedded.timings
+            line["texts"] = len(embedded.items)
+            line["tokens"] = embedded.tokens
+            line["tokenize_ms"] = round(timings.tokenize * 1e3, 2)
+            line["queue_ms"] = round(timings.queue * 1e3, 2)
+            line["encode_ms"] = round(timings.encode * 1e3, 2)
+        if (code := state.get("error_code")) is not None:
+            line["error"] = code
+        if (holder := state.get("holder")) is not None:
+            line["key"] = holder.label
+        if (trace_id := state.get("trace_id")) is not None:
+            line["trace_id"] = trace_id
+        return line
 
     def _embedded(self) -> Embedded | None:
         embedded: Embedded | None = self._scope["state"].get("embedded")

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 
+from service.api.doors import holder_of
 from service.api.errors import Shape, openai_shape
 from service.api.state import State
 from service.errors import DeadlineError, InvalidInputError, MalformedError, TooLargeError
@@ -93,7 +94,7 @@ class JsonRoute(APIRoute):
         """Document the header that every such route has."""
         super().__init__(*args, **(options | {"openapi_extra": {"parameters": [TIMEOUT_PARAMETER]}}))
 
-    def admit(self, state: State) -> None:
+    def admit(self, state: State, request: Request) -> None:  # noqa: ARG002  # what encodes asks more of it
         """Raise what turns a request away before its body is read."""
         state.loaded()
 
@@ -105,7 +106,7 @@ class JsonRoute(APIRoute):
         async def handle_json(given: Request) -> Response:
             state: State = given.app.state.berth
             given.state.error_shape = self.error_shape
-            self.admit(state)
+            self.admit(state, given)
             _check_content_type(given)
             given.state.deadline = asyncio.get_running_loop().time() + _timeout(given, state.settings.request_timeout)
             request = JsonRequest(given.scope, given.receive)
@@ -120,9 +121,11 @@ class JsonRoute(APIRoute):
 class EncoderRoute(JsonRoute):
     """A route that uses the encoder: it is turned away while the queue is full."""
 
-    def admit(self, state: State) -> None:
-        """Raise `NotReadyError` or `OverloadedError`."""
+    def admit(self, state: State, request: Request) -> None:
+        """Raise `NotReadyError`, `OverloadedError` or `RateLimitError`."""
         state.loaded().runner.admit_unread(state.settings.request_timeout)
+        if (holder := holder_of(request)) is not None and holder.allowance is not None:
+            holder.allowance.check()
 
 
 def _validated(model: TypeAdapter[Any], content: Any) -> Any:

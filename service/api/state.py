@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.api.doors import holder_of
 from service.errors import InvalidInputError, ModelNotFoundError, NotReadyError
 from service.inference.artifact import Manifest
 from service.inference.embedder import Embedded, Embedder
@@ -101,7 +102,9 @@ class State:
 
     async def embed(self, request: Request, texts: Sequence[Text], wish: Wish) -> Embedded:
         """Encode texts within the request's deadline, and leave on the request what headers, log and metrics tell."""
-        embedded = await self.loaded().embedder.embed(texts, wish, deadline=request.state.deadline)
+        holder = holder_of(request)
+        charge = None if holder is None else holder.charge
+        embedded = await self.loaded().embedder.embed(texts, wish, deadline=request.state.deadline, charge=charge)
         request.state.embedded = embedded
         return embedded
 

@@ -33,16 +33,18 @@ class Limits:
     texts: int
     text_chars: int
     reply_numbers: int
+    tokens: int | None = None
     table_tokens: int = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds a request spent in each stage."""
+    """Seconds a request spent in each stage, one after the other, and when the first began (by `perf_counter`)."""
 
     tokenize: float
     queue: float
     encode: float
+    started: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,9 +82,12 @@ class Embedder:
         self._limits = limits
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
 
-    async def embed(self, texts: Sequence[Text], wish: Wish, *, deadline: float) -> Embedded:
+    async def embed(
+        self, texts: Sequence[Text], wish: Wish, *, deadline: float, charge: Callable[[int], None] | None = None
+    ) -> Embedded:
         """Encode inputs, of which there is at least one, before `deadline` (a time of the event loop's clock).
 
+        `charge` is told how many tokens are about to be queued, and may raise.
         Raises `InvalidInputError`, `TooLargeError`, `OverloadedError`, `DeadlineError` and `EncoderError`.
         """
         started = time.perf_counter()
@@ -91,19 +96,19 @@ class Embedder:
             units = [unit for item in inputs if isinstance(item, Reading) for unit in item.units]
             tokenize_seconds = time.perf_counter() - started
             seconds = deadline - asyncio.get_running_loop().time()
-            encoded = await self._runner.run(units, seconds=seconds) if units else Encoded([])
+            encoded = await self._runner.run(units, seconds=seconds, charge=charge) if units else Encoded([])
         results = iter(encoded.results)
         items: list[Item | BerthError] = [
             item.answer(results) if isinstance(item, Reading) else item for item in inputs
         ]
         if not wish.report:
             _raise_first(items)
-        timings = Timings(tokenize_seconds, encoded.queue_seconds, encoded.encode_seconds)
+        timings = Timings(tokenize_seconds, encoded.queue_seconds, encoded.encode_seconds, started)
         return Embedded(items, sum(map(len, units)), encoded.cached, timings)
 
     def check(self, texts: Sequence[Text]) -> None:
         """Raise `InvalidInputError` where there are more texts, or a longer one, than one request may have."""
-        self.check_count(texts[0].name.partition("[")[0], len(texts))
+        self.check_count(_field(texts[0]), len(texts))
         _raise_first([self._error_of(text) for text in texts])
 
     def check_count(self, field: str, count: int) -> None:
@@ -113,7 +118,7 @@ class Embedder:
 
     async def _read(self, texts: Sequence[Text], wish: Wish) -> list[Reading | InvalidInputError]:
         """Tokenize the inputs; a bad one is its error, or the request's where it does not want errors reported."""
-        self.check_count(texts[0].name.partition("[")[0], len(texts))
+        self.check_count(_field(texts[0]), len(texts))
         errors = [self._error_of(text) for text in texts]
         if not wish.report:
             _raise_first(errors)
@@ -134,6 +139,7 @@ class Embedder:
             tokenized = await self._off_loop(chars, partial(self._encode, chunk, wish))
             size = sum(cost(item, wish, self._manifest.max_tokens) for item in tokenized if isinstance(item, Tokenized))
             tokens += size
+            self._check_tokens(texts, tokens)
             self._runner.admit(tokens)
             inputs += await self._off_loop(size, partial(self._readings, chunk, tokenized, wish))
         return inputs
@@ -152,8 +158,9 @@ class Embedder:
                 tables.append(await self._off_loop(len(text.value), partial(table, text)))
                 tokens += len(tables[-1])
                 if tokens > self._limits.table_tokens:
-                    field = text.name.partition("[")[0]
-                    raise InvalidInputError(field, f"more than {self._limits.table_tokens} tokens in one request")
+                    raise InvalidInputError(
+                        _field(text), f"more than {self._limits.table_tokens} tokens in one request"
+                    )
         return tables
 
     async def _off_loop(self, size: int, function: Callable[[], T]) -> T:
@@ -187,6 +194,10 @@ class Embedder:
             return InvalidInputError(text.name, f"{length} {noun}, at most {self._limits.text_chars}")
         return None
 
+    def _check_tokens(self, texts: Sequence[Text], tokens: int) -> None:
+        if self._limits.tokens is not None and tokens > self._limits.tokens:
+            raise InvalidInputError(_field(texts[0]), f"more than {self._limits.tokens} tokens in one request")
+
     def _check_reply(self, inputs: Sequence[Reading | InvalidInputError], wish: Wish) -> None:
         if wish.limited is None:
             return
@@ -204,6 +215,11 @@ async def _before(deadline: float) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         raise DeadlineError("the deadline passed before the answer was ready") from error
+
+
+def _field(text: Text) -> str:
+    """Name the field that a text is in."""
+    return text.name.partition("[")[0]
 
 
 def _raise_first(outcomes: Iterable[object]) -> None:

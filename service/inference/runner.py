@@ -153,9 +153,12 @@ class Runner:
         length = min(max(1, self._scheduler.tokens // max(1, self._scheduler.units)), self._max_queue_tokens)
         self.admit(length, seconds, expected=others * length)
 
-    async def run(self, units: Sequence[Unit], *, seconds: float = math.inf) -> Encoded:
+    async def run(
+        self, units: Sequence[Unit], *, seconds: float = math.inf, charge: Callable[[int], None] | None = None
+    ) -> Encoded:
         """Encode the units of one request, of which there is at least one, if that can be done within `seconds`.
 
+        `charge` is told the tokens that are queued, those in the cache left out, and may raise: then they are not.
         Raises what `admit` raises, and `NotReadyError` after `stop`. A caller that is cancelled takes its waiting units
         out of the queue.
         """
@@ -171,7 +174,10 @@ class Runner:
         if not job.tickets:
             return Encoded([job.results[index] for index in range(len(units))], cached=cached)
         job.unanswered = len(job.tickets)
-        self.admit(sum(map(len, job.tickets)), seconds)
+        tokens = sum(map(len, job.tickets))
+        self.admit(tokens, seconds)
+        if charge is not None:
+            charge(tokens)
         with self._changed:
             if self._stopping:
                 raise NotReadyError("the service is shutting down")

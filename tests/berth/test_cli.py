@@ -31,7 +31,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         return 0
 
     monkeypatch.setattr(service.__main__, "serve", serve)
-    monkeypatch.setattr(service.__main__, "start_logging", lambda: None)
+    monkeypatch.setattr(service.__main__, "start_logging", lambda _: None)
     return calls
 
 

@@ -137,10 +137,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
         yield start
 
 
-@pytest.fixture
-def start(launch: Launch) -> Start:
-    """Give a function that starts a service and waits until it is ready."""
-
+def _starter(launch: Launch) -> Start:
     def and_wait(model: Path | str, *flags: str, **variables: str) -> Service:
         service = launch(model, *flags, **variables)
         service.until(lambda: _listening(service), START_BOUND)
@@ -148,6 +145,19 @@ def start(launch: Launch) -> Start:
         return service
 
     return and_wait
+
+
+@pytest.fixture
+def start(launch: Launch) -> Start:
+    """Give a function that starts a service and waits until it is ready."""
+    return _starter(launch)
+
+
+@pytest.fixture(scope="module")
+def start_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Give the same for a service that the tests of a file share."""
+    with _launcher(tmp_path_factory.mktemp("service")) as launch:
+        yield _starter(launch)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, read_settings, unknown_variables
+from service.settings import Settings, read_settings, unknown_variables, warnings_of
 
 DEFAULTS = {
     "host": "127.0.0.1",
@@ -66,6 +66,16 @@ def test_variable_goes_before_default_and_flag_before_variable(monkeypatch: pyte
         (["--device", "cuda:0,3"], "device", "cuda:0,3"),
         (["--precision", "fp16"], "precision", "fp16"),
         (["--gpu-memory-limit", "2000000000"], "gpu_memory_limit", 2_000_000_000),
+        (["--max-request-tokens", "9"], "max_request_tokens", 9),
+        (["--max-header-bytes", "2048"], "max_header_bytes", 2048),
+        (["--header-timeout", "0.5"], "header_timeout", 0.5),
+        (["--idle-timeout", "1.5"], "idle_timeout", 1.5),
+        (["--metrics-access", "open"], "metrics_access", "open"),
+        (["--metrics-port", "0"], "metrics_port", 0),
+        (["--cors-origins", "https://a.example,http://b:1"], "cors_origins", ["https://a.example", "http://b:1"]),
+        (["--cors-origins", "*"], "cors_origins", ["*"]),
+        (["--log-format", "json"], "log_format", "json"),
+        (["--tracing", "otlp"], "tracing", "otlp"),
     ],
     ids=str,
 )
@@ -81,18 +91,21 @@ def test_every_flag_is_a_variable_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: str(getattr(settings, name)).removesuffix(".0") for name in values} == values
 
 
-def test_kubernetes_service_link_is_no_port(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_kubernetes_service_link_is_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BERTH_PORT", "tcp://10.0.0.1:8080")
-    assert read_settings([]).port == 8080
-    assert "BERTH_PORT=tcp://10.0.0.1:8080 is a Kubernetes service link" in caplog.text
+    settings = read_settings([])
+    assert settings.port == 8080
+    assert warnings_of(settings, os.environ) == [
+        "BERTH_PORT=tcp://10.0.0.1:8080 is a Kubernetes service link, not a port; using 8080"
+    ]
     assert read_settings(["--port", "9000"]).port == 9000
 
 
-def test_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setenv("BERTH_MAX_TEXT", "7")
-    read_settings([])
-    assert [record.getMessage() for record in caplog.records] == [
-        "BERTH_MAX_TEXT is not a setting of Berth and has no effect"
+def test_unknown_variable_is_named() -> None:
+    lines = warnings_of(read_settings([]), {"BERTH_MAX_TEXT": "7", "BERTH_API_KEY": "sesame"})
+    assert lines == [
+        "BERTH_API_KEY is not a setting of Berth and has no effect",
+        "BERTH_MAX_TEXT is not a setting of Berth and has no effect",
     ]
 
 
@@ -133,6 +146,16 @@ def test_unknown_variables(names: list[str], unknown: list[str]) -> None:
         ("device", "cuda:0,0"),
         ("device", "cuda:-1"),
         ("gpu_memory_limit", "8"),
+        ("max_request_tokens", "0"),
+        ("max_header_bytes", "1000"),
+        ("header_timeout", "0"),
+        ("idle_timeout", "inf"),
+        ("metrics_access", "closed"),
+        ("metrics_port", "65536"),
+        ("cors_origins", "https://a.example/"),
+        ("cors_origins", "a.example"),
+        ("log_format", "xml"),
+        ("tracing", "on"),
         ("precision", "fp64"),
     ],
 )

@@ -16,7 +16,7 @@ from service.supervisor import Supervisor, supervise
 def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
     """Give a supervisor that has started nothing yet."""
     with socket.socket() as listener:
-        yield Supervisor(Settings(workers=2), listener, tmp_path)
+        yield Supervisor(Settings(workers=2), [listener], tmp_path)
 
 
 @pytest.mark.parametrize("status", [0, 1, -signal.SIGKILL, -signal.SIGTERM])

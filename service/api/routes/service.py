@@ -10,6 +10,8 @@ from service.api.replies import json_reply
 from service.api.state import CurrentState, State
 
 router = APIRouter(tags=["service"])
+health = APIRouter(tags=["service"])
+figures = APIRouter(tags=["service"])
 
 
 @router.get("/v1/models", summary="The model that is served", responses=documented(ModelsAnswer))
@@ -65,25 +67,25 @@ async def info(state: CurrentState) -> Response:
     )
 
 
-@router.head("/health/live", include_in_schema=False)
-@router.get("/health/live", summary="Whether the process answers", responses=documented(StatusAnswer))
+@health.head("/health/live", include_in_schema=False)
+@health.get("/health/live", summary="Whether the process answers", responses=documented(StatusAnswer))
 async def live(state: CurrentState) -> Response:
     """Answer 200 as long as the event loop runs; 503 where the encoder hangs for good, and only a restart can help."""
     state.check_alive()
     return json_reply({"status": "live"})
 
 
-@router.head("/health", include_in_schema=False)
-@router.head("/health/ready", include_in_schema=False)
-@router.get("/health", summary="Whether to send requests here", include_in_schema=False)
-@router.get("/health/ready", summary="Whether to send requests here", responses=documented(StatusAnswer))
+@health.head("/health", include_in_schema=False)
+@health.head("/health/ready", include_in_schema=False)
+@health.get("/health", summary="Whether to send requests here", include_in_schema=False)
+@health.get("/health/ready", summary="Whether to send requests here", responses=documented(StatusAnswer))
 async def ready(state: CurrentState) -> Response:
     """Answer 200 once the model is loaded and its probes agree; 503 before, while the encoder hangs, and at the end."""
     state.check_ready()
     return json_reply({"status": "ready"})
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
+@figures.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(state: CurrentState) -> Response:
     """Give the metrics in Prometheus' text format."""
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -28,7 +28,14 @@ from service.inference.truncation import Cut, Truncation
 from service.inference.types import Feature, Metric, Pooling, Text
 
 STATUSES = {KINDS[InvalidInputError]: 413, KINDS[MalformedError]: 422, KINDS[EmptyError]: 400, KINDS[EncoderError]: 424}
-ERROR_TYPES = {400: "Empty", 413: "Validation", 422: "Tokenizer", 429: "Overloaded", 503: "Unhealthy"}
+ERROR_TYPES = {
+    400: "Empty",
+    401: "Validation",
+    413: "Validation",
+    422: "Tokenizer",
+    429: "Overloaded",
+    503: "Unhealthy",
+}
 
 
 def tei_shape(failure: Failure) -> tuple[int, dict[str, Any]]:

@@ -19,7 +19,9 @@ from service.errors import (
     NotReadyError,
     OutOfMemoryError,
     OverloadedError,
+    RateLimitError,
     TooLargeError,
+    UnauthorizedError,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ TABLE: list[tuple[BerthError, int, str, str, str | None]] = [
     (TooLargeError("", "no"), 413, "invalid_request_error", "too_large", None),
     (OverloadedError("no", 2.5), 429, "rate_limit_error", "overloaded", None),
     (NotReadyError("no"), 503, "server_error", "not_ready", None),
+    (RateLimitError("no", 2.5), 429, "rate_limit_error", "rate_limit_exceeded", None),
+    (UnauthorizedError("no"), 401, "invalid_request_error", "invalid_api_key", None),
     (DeadlineError("no"), 504, "server_error", "deadline_exceeded", None),
     (EncoderError("input[1]: no"), 500, "server_error", "encoder_error", None),
 ]
@@ -90,3 +94,28 @@ def test_what_nobody_foresaw_is_logged_and_not_told(make_api: "MakeApi", caplog:
     assert "secret" not in answer.text
     assert answer.headers["x-request-id"] == "mine"
     assert "a secret path" in caplog.text
+
+
+def test_what_the_caller_made_up_is_repeated_in_part(make_api: "MakeApi") -> None:
+    api = make_api(None)
+
+    @api.app.get("/fail")
+    async def fail() -> None:
+        raise InvalidInputError("y" * 100_000, "is wrong")
+
+    told = api.get("/fail").json()["error"]
+    assert (told["param"], told["message"]) == ("y" * 200, "y" * 1000)
+
+
+def test_unforeseen_error_is_logged_with_its_route_and_not_its_path(
+    make_api: "MakeApi", caplog: pytest.LogCaptureFixture
+) -> None:
+    api = make_api(None)
+
+    @api.app.get("/fail/{name}")
+    async def fail(name: str) -> None:
+        raise KeyError("cause")
+
+    assert api.get("/fail/zanzibar%0Aforged").status_code == 500
+    assert "GET /fail/{name} failed" in caplog.text
+    assert "zanzibar" not in caplog.text

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.errors import BerthError, DeviceLostError, EncoderError, OutOfMemoryError, OverloadedError, TooLargeError
+from service.errors import (
+    BerthError,
+    DeviceLostError,
+    EncoderError,
+    OutOfMemoryError,
+    OverloadedError,
+    RateLimitError,
+    TooLargeError,
+)
 from service.inference.cache import VectorCache
 from service.inference.runner import BatchReport, Encode, Encoded, Runner
 from service.inference.scheduler import Scheduler
@@ -578,3 +586,34 @@ def test_lost_device_is_told_once_a_batch_and_its_callers_have_an_answer(
     play(scenario, failing_on({3}, DeviceLostError("the GPU has failed")), on_lost=lambda: lost.append(True))
     assert lost == [True]
     assert caplog.messages == ["the GPU has failed"]
+
+
+def test_what_is_queued_is_charged_for_and_nothing_else(make_units: MakeUnits) -> None:
+    charged: list[int] = []
+
+    async def scenario(runner: Runner) -> None:
+        units = make_units([3, 4, 5])
+        await runner.run(units[:2], charge=charged.append)
+        await runner.run(units, charge=charged.append)
+        await runner.run(units, charge=charged.append)
+        with pytest.raises(TooLargeError):
+            await runner.run(make_units([10_001]), charge=charged.append)
+
+    play(scenario, echo, cache_size=3)
+    assert charged == [7, 5], "what the cache answers and what the queue refuses costs nothing"
+
+
+def test_charge_that_is_refused_leaves_nothing_in_the_queue(make_units: MakeUnits) -> None:
+    reports: list[BatchReport] = []
+
+    def refuse(tokens: int) -> None:
+        raise RateLimitError(f"no {tokens} tokens", 1)
+
+    async def scenario(runner: Runner) -> None:
+        with pytest.raises(RateLimitError, match="no 7 tokens"):
+            await runner.run(make_units([3, 4]), charge=refuse)
+        assert (runner.queued_units, runner.queued_tokens) == (0, 0)
+        assert numbers(await runner.run(make_units([3]))) == [0]
+
+    play(scenario, echo, on_batch=reports.append)
+    assert [report.units for report in reports] == [1]

@@ -1,4 +1,4 @@
-"""The door: turns requests away while the queue is full, before anything is read or made of them.
+"""Sheds load: turns requests away while the queue is full, before anything is read or made of them.
 
 Under a load many times what can be served, almost all of the work is refusing. Here a refusal takes some microseconds;
 the same 429 through the application would take the encoder more time than it has left.
@@ -21,7 +21,7 @@ REPORT_SECONDS = 1.0
 logger = logging.getLogger("berth.requests")
 
 
-class Door:
+class Shedder:
     """Knows the routes that use the encoder, each with the dialect of its errors."""
 
     def __init__(self, state: State, shapes: Mapping[str, Shape]) -> None:

@@ -1,4 +1,4 @@
-"""The door, through the protocol that asks there: real connections to an application whose encoder stands still."""
+"""Load shed before a request costs anything: real connections to an application whose encoder stands still."""
 
 import asyncio
 import json
@@ -13,8 +13,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from service.connection import Connection
 from service.inference.types import Unit, Vectors
-from service.protocol import Protocol
 
 if TYPE_CHECKING:
     from tests.service.api.conftest import Api, MakeApi
@@ -35,7 +35,7 @@ class Gate:
         return [[np.ones(384, dtype=np.float32)] for _ in units]
 
 
-class Connection:
+class Client:
     """A client's side of a connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -79,16 +79,20 @@ def gate() -> Iterator[Gate]:
 
 
 @asynccontextmanager
-async def connected(api: "Api") -> AsyncIterator[Connection]:
+async def connected(api: "Api") -> AsyncIterator[Client]:
     """Serve an application on a port of its own and connect to it."""
     config = uvicorn.Config(api.app, log_config=None, access_log=False)
     state, loop = ServerState(), asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: Protocol(config=config, server_state=state, app_state={}, door=api.app.state.door), "127.0.0.1", 0
+        lambda: Connection(
+            config=config, server_state=state, app_state={}, settings=api.state.settings, shedder=api.app.state.shedder
+        ),
+        "127.0.0.1",
+        0,
     )
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     try:
-        yield Connection(reader, writer)
+        yield Client(reader, writer)
     finally:
         writer.close()
         server.close()
@@ -177,9 +181,7 @@ def test_body_behind_a_refusal_is_dropped_and_the_next_request_answered(make_api
     [{"version": "1.0"}, {"connection": "close"}, {"expect": "100-continue"}],
     ids=str,
 )
-def test_what_cannot_be_told_at_the_door_is_told_inside(
-    make_api: "MakeApi", gate: Gate, headers: dict[str, str]
-) -> None:
+def test_what_cannot_be_shed_at_once_is_told_inside(make_api: "MakeApi", gate: Gate, headers: dict[str, str]) -> None:
     api = make_api(gate, max_queue_tokens=100)
 
     async def scenario() -> None:

@@ -1,0 +1,133 @@
+"""OpenTelemetry: a span a request and one for each of its stages, sent by OTLP over HTTP.
+
+Where to, how often and under which name is said by OpenTelemetry's own OTEL_ variables. Spans hold counts and times,
+never a text. This is the only file that imports OpenTelemetry, and it is loaded only where tracing is on.
+"""
+
+import os
+import time
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import __version__
+from service.api.doors import HEALTH, METRICS
+from service.inference.embedder import Embedded
+
+UNTRACED = HEALTH | {METRICS}
+"""What is asked every few seconds and tells nothing."""
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Tracing:
+    """The spans' way out, and the middleware that makes them."""
+
+    def __init__(self) -> None:
+        resource = Resource({"service.name": "berth", "service.version": __version__, "process.pid": os.getpid()})
+        self._provider = TracerProvider(
+            resource=Resource.create().merge(resource).merge(OTELResourceDetector().detect())
+        )
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("berth", __version__)
+
+    def middleware(self, app: ASGIApp) -> "Trace":
+        """Wrap an application."""
+        return Trace(app, self._tracer)
+
+    def close(self) -> None:
+        """Send what has not been sent."""
+        self._provider.shutdown()
+
+
+class Trace:
+    """Makes a span of each request, in the trace that its `traceparent` names."""
+
+    def __init__(self, app: ASGIApp, tracer: trace.Tracer) -> None:
+        self._app = app
+        self._tracer = tracer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http" or scope["path"] in UNTRACED:
+            await self._app(scope, receive, send)
+            return
+        started, started_ns = time.perf_counter(), time.time_ns()
+        context = propagate.extract(scope["headers"], getter=HEADERS)
+        span = self._tracer.start_span(scope["method"], context, SpanKind.SERVER, start_time=started_ns)
+        scope["state"]["trace_id"] = format(span.get_span_context().trace_id, "032x")
+
+        async def note(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _note_status(span, message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        finally:
+            if span.is_recording():
+                _describe(span, scope)
+                if (embedded := scope["state"].get("embedded")) is not None:
+                    _describe_texts(span, embedded)
+                    self._add_stages(span, embedded, started_ns - int(started * 1e9))
+            span.end()
+
+    def _add_stages(self, span: Span, embedded: Embedded, offset: int) -> None:
+        """Add the stages, one after another; `offset`, in nanoseconds, is from the stages' clock to that of spans."""
+        context = trace.set_span_in_context(span, Context())
+        timings = embedded.timings
+        start = timings.started
+        for stage in ("tokenize", "queue", "encode"):
+            end = start + getattr(timings, stage)
+            child = self._tracer.start_span(stage, context, start_time=offset + int(start * 1e9))
+            child.end(offset + int(end * 1e9))
+            start = end
+
+
+class HeaderGetter(Getter[Headers]):
+    """Reads the headers of a request as its server gives them."""
+
+    def get(self, carrier: Headers, key: str) -> list[str] | None:
+        """Give a header's values."""
+        name = key.lower().encode("latin-1")
+        return [value.decode("latin-1") for each, value in carrier if each == name] or None
+
+    def keys(self, carrier: Headers) -> list[str]:
+        """List the headers' names."""
+        return [name.decode("latin-1") for name, _ in carrier]
+
+
+HEADERS = HeaderGetter()
+
+
+def _note_status(span: Span, status: int) -> None:
+    span.set_attribute("http.response.status_code", status)
+    if status >= 500:
+        span.set_status(Status(StatusCode.ERROR))
+
+
+def _describe(span: Span, scope: Scope) -> None:
+    span.set_attribute("http.request.method", scope["method"])
+    route = getattr(scope.get("route"), "path", None)
+    if route is not None:
+        span.update_name(f"{scope['method']} {route}")
+        span.set_attribute("http.route", route)
+    state = scope["state"]
+    if (code := state.get("error_code")) is not None:
+        span.set_attribute("error.type", code)
+    if (holder := state.get("holder")) is not None:
+        span.set_attribute("berth.key", holder.label)
+
+
+def _describe_texts(span: Span, embedded: Embedded) -> None:
+    span.set_attribute("berth.texts", len(embedded.items))
+    span.set_attribute("berth.tokens", embedded.tokens)
+    span.set_attribute("berth.truncated_texts", embedded.truncated)
+    span.set_attribute("berth.cached_units", embedded.cached)

@@ -1,0 +1,164 @@
+"""uvicorn's HTTP/1.1 on one connection, with the bounds that it lacks, and load shed before a request costs anything.
+
+Its parser takes headers and trailers without end; a connection on which no request ever begins, or whose headers come a
+byte at a time, stays open for ever, and so does one whose client never takes its answer.
+"""
+
+import logging
+from typing import Any
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.api.errors import Failure, Kind, openai_shape
+from service.api.middleware import request_id
+from service.api.shedder import Shedder
+from service.settings import Settings
+
+INVALID = Kind(400, "invalid_request_error", "invalid_http")
+TOO_SLOW = Kind(408, "invalid_request_error", "headers_too_slow")
+TOO_LARGE = Kind(431, "invalid_request_error", "headers_too_large")
+
+FIELD_BYTES = 4
+"""What stands around a header's name and value: colon, space, end of line."""
+
+logger = logging.getLogger("berth")
+
+
+class HeadersTooLargeError(Exception):
+    """Stops the parser at headers that are over the limit."""
+
+
+class Connection(HttpToolsProtocol):
+    """One connection; the server asks it about once a second whether its client is late."""
+
+    def __init__(self, *, settings: Settings, shedder: Shedder, **named: Any) -> None:
+        super().__init__(**named)
+        self._settings = settings
+        self._shedder = shedder
+        self._shed = False
+        """Whether the request at hand was turned away; its body is read and dropped, for the next one is behind it."""
+        self._head: int | None = 0
+        """Bytes that have come of a head or of trailers, at least; None while neither is awaited."""
+        self._too_large = False
+        self._awaited_since = 0.0
+        self._unsent = 0
+        self._unsent_since = 0.0
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._awaited_since = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come, and give up on a head that does not end."""
+        if self.timeout_keep_alive_task is not None:  # it was idle until now
+            self._awaited_since = self.loop.time()
+        if self._head is not None:
+            self._head += len(data)
+        super().data_received(data)
+        if self._head is not None and self._head > self._settings.max_header_bytes:
+            self._too_large = True
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        """Begin to count a head's bytes, but for those that came in one piece with the request before it."""
+        super().on_message_begin()
+        self._head = self._head or 0
+        self._shed = False
+
+    def on_headers_complete(self) -> None:
+        """Count the head again, exactly: it may have come in one piece with a body."""
+        self._head = None
+        size = sum(len(name) + len(value) + FIELD_BYTES for name, value in self.headers)
+        if size + len(self.url) > self._settings.max_header_bytes:
+            self._too_large = True
+            raise HeadersTooLargeError
+        path = self.url.partition(b"?")[0]
+        refusal = self._shedder.refusal(path, len(self.tasks)) if self._is_plain else None
+        if refusal is None:
+            super().on_headers_complete()
+        else:
+            self._shed = True
+            self._turn_away(*refusal)
+
+    def on_chunk_header(self) -> None:
+        """Begin to count: after the last chunk, which has no body, come trailers."""
+        self._head = 0
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._head = None
+        if not self._shed:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Take the end of the body, or of the trailers."""
+        self._head = None
+        if not self._shed:
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser did not take."""
+        if self._too_large:
+            limit = self._settings.max_header_bytes
+            self._refuse(TOO_LARGE, f"the request's first line and headers are larger than {limit} bytes")
+        else:
+            self._refuse(INVALID, msg)
+
+    def end_if_late(self, now: float) -> None:
+        """End it where a head has not come in time or an answer is not taken; `now` is a time of the loop's clock."""
+        if not self._is_answering and self.timeout_keep_alive_task is None:
+            limit = self._settings.header_timeout
+            if now - self._awaited_since > limit and not self.transport.is_closing():
+                if self._head:
+                    self._refuse(TOO_SLOW, f"the headers did not arrive within {limit:g} seconds")
+                self.transport.close()
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self._unsent or not unsent:
+            self._unsent, self._unsent_since = unsent, now
+        elif now - self._unsent_since > self._settings.idle_timeout:
+            logger.warning(
+                "a connection was ended: its client took nothing of an answer for %g seconds",
+                self._settings.idle_timeout,
+            )
+            self.transport.abort()
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether an answer may be written at once: nothing is being answered, and the connection is to stay."""
+        return (
+            self.parser.get_method() == b"POST"
+            and not self._is_answering
+            and not self.expect_100_continue
+            and not self.parser.should_upgrade()
+            and self.parser.get_http_version() == "1.1"
+            and bool(self.parser.should_keep_alive())
+        )
+
+    def _turn_away(self, headers: dict[str, str], content: bytes) -> None:
+        """Answer 429 and leave the connection open."""
+        given = next((value for name, value in self.headers if name == b"x-request-id"), b"")
+        headers |= {"x-request-id": request_id(given.decode("latin-1"))}
+        self._write(429, [(name.encode(), value.encode()) for name, value in headers.items()], content)
+        self.on_response_complete()
+
+    def _write(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
+        fields = [*self.server_state.default_headers, *headers, (b"content-length", b"%d" % len(content))]
+        lines = [b"%b: %b\r\n" % field for field in fields]
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", content]))
+
+    def _refuse(self, kind: Kind, message: str) -> None:
+        """Answer with an error, in the shape of all others, and close; close only where another answer is under way."""
+        if self.transport.is_closing():
+            return
+        logger.warning("a connection was ended: %s", message)
+        if not self._is_answering:
+            status, body = openai_shape(Failure(kind, message, None))
+            headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+            self._write(status, headers, orjson.dumps(body))
+        self.transport.close()
