@@ -16,7 +16,7 @@ from service.api.errors import ErrorBody, add_error_handlers
 from service.api.fields import FeatureFields
 from service.api.middleware import Observe
 from service.api.requests import EncoderRoute, JsonRoute
-from service.api.routes import bert_as_service, embeddings, features, service, similarity, tei, tokens
+from service.api.routes import bert_as_service, embeddings, features, page, service, similarity, tei, tokens
 from service.api.shedder import Shedder
 from service.api.state import Engine, State
 from service.api.wishes import feature_of
