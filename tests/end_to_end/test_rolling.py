@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from bench.connection import Connection, post
@@ -121,10 +122,14 @@ def _vector(body: bytes) -> NDArray[np.float32]:
 @pytest.fixture(scope="module")
 def vectors(minilm_torch: "Torch") -> NDArray[np.float64]:
     """Give each text's right vector, by transformers in float64 [texts, hidden]."""
-    means = np.stack(
-        [minilm_torch.states(minilm_torch.tokenizer(text)["input_ids"])[0][-1].mean(axis=0) for text in TEXTS]
-    )
-    return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
+    ids = [minilm_torch.tokenizer(text)["input_ids"] for text in TEXTS]
+    vectors = np.empty((len(TEXTS), minilm_torch.model.config.hidden_size))
+    for length in {len(each) for each in ids}:  # those of one length together, for padding would change the numbers
+        places = [place for place, each in enumerate(ids) if len(each) == length]
+        with torch.no_grad():
+            states = minilm_torch.model(torch.tensor([ids[place] for place in places])).last_hidden_state
+        vectors[places] = states.mean(dim=1)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 @pytest.fixture
