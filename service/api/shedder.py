@@ -39,7 +39,7 @@ class Shedder:
         started = time.perf_counter()
         runner = self._state.engine.runner
         try:
-            runner.admit_unread(self._state.settings.request_timeout, others=inside - runner.requests)
+            runner.admit_unread(self._state.settings.request_timeout, others=max(0, inside - runner.requests))
         except OverloadedError as error:
             route, shape = self._shapes[path]
             failure = failure_of(error)
