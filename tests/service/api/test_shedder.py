@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -228,17 +227,12 @@ def test_one_line_is_logged_for_all_that_are_turned_away_in_a_second(
     api = make_api(gate, max_queue_tokens=100)
 
     async def scenario() -> None:
-        async with connected(api) as connection:
-            for _ in range(20):
-                await connection.ask(EMBEDDINGS, b'{"input": "a"}')
-            while sum(counts()) < 20:
-                await asyncio.sleep(0.05)
-
-    def counts() -> list[int]:
-        line = re.compile(r"(\d+) requests turned away unread in the last second: the queue is full, try again later")
-        return [int(match[1]) for message in caplog.messages if (match := line.fullmatch(message))]
+        for _ in range(357):  # in one turn of the loop; other tests' lines may come while this one's is awaited
+            assert api.app.state.shedder.refusal(EMBEDDINGS.encode(), inside=0) is not None
+        while not any(message.startswith("357 ") for message in caplog.messages):
+            await asyncio.sleep(0.05)
 
     with caplog.at_level("WARNING", logger="berth.requests"):
         play(api, gate, scenario())
-    assert sum(counts()) == 20
-    assert len(counts()) < 20  # one, but on a machine so slow that it takes seconds
+    line = "357 requests turned away unread in the last second: the queue is full, try again later"
+    assert caplog.messages.count(line) == 1
