@@ -155,6 +155,12 @@ def growth(memory: list[float], warmup: int) -> tuple[float, float]:
     return median(settled[:part]), median(settled[-part:])
 
 
+def parts(memory: list[float], count: int) -> list[float]:
+    """Give the medians of so many equal parts, the first of them the warm-up's."""
+    size = max(1, len(memory) // count)
+    return [median(memory[start : start + size]) for start in range(0, len(memory) - size + 1, size)]
+
+
 def descriptors(pid: int) -> int:
     """Count the open files of a process and its descendants."""
     return sum(len(list(Path(f"/proc/{each}/fd").iterdir())) for each in tree(pid))
@@ -184,6 +190,7 @@ async def soak(base: str, pid: int, mixture: Mixture, chance: random.Random, sec
         ["statuses", ", ".join(f"{name}: {count}" for name, count in sorted(outcome.statuses.items()))],
         ["unexpected", ", ".join(f"{name}: {count}" for name, count in outcome.unexpected.items()) or "none"],
         ["anonymous memory, MiB", f"{before:.1f} to {after:.1f}: {after / before - 1:+.2%}"],
+        ["MiB, a twelfth of the time each", " ".join(f"{part:.0f}" for part in parts(outcome.memory, 12))],
         ["descriptors left open", str(files)],
     ]
     print(table(["soak", "berth"], rows), flush=True)
