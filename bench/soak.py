@@ -28,7 +28,8 @@ from bench.table import table
 
 LOAD = 0.8
 MAX_GROWTH = 0.02
-PEAK_SECONDS, CLIENTS = 10.0, 16
+WARM_SECONDS = 60.0
+PEAK_SECONDS, CLIENTS = 15.0, 16
 MAX_IN_FLIGHT = 64
 SAMPLE_SECONDS = 1.0
 CHECKED = 0.1
@@ -64,9 +65,9 @@ class Soak:
         self._on_the_way = 0
         self.outcome = Outcome()
 
-    async def peak(self) -> float:
+    async def peak(self, clients: int, seconds: float) -> float:
         """Find the rate at which right requests are answered as fast as clients can send them."""
-        end = time.perf_counter() + PEAK_SECONDS
+        end = time.perf_counter() + seconds
 
         async def ask_on() -> int:
             count = 0
@@ -75,7 +76,7 @@ class Soak:
                 count += 1
             return count
 
-        return sum(await asyncio.gather(*(ask_on() for _ in range(CLIENTS)))) / PEAK_SECONDS
+        return sum(await asyncio.gather(*(ask_on() for _ in range(clients)))) / seconds
 
     async def run(self, rate: float, seconds: float) -> None:
         """Send at their times as many requests a second, and wait for the last answer."""
@@ -169,8 +170,8 @@ def descriptors(pid: int) -> int:
 async def soak(base: str, pid: int, mixture: Mixture, chance: random.Random, seconds: float) -> bool:
     """Find the peak, soak, print what came of it; gives whether it was borne."""
     load = Soak(base, pid, mixture, chance)
-    await load.peak()  # once for the caches, of the service and of the processor
-    peak = await load.peak()
+    await load.peak(MAX_IN_FLIGHT, WARM_SECONDS)  # for the caches, and the memory that as many at once need
+    peak = await load.peak(CLIENTS, PEAK_SECONDS)
     load.hang_up()
     await asyncio.sleep(QUIET_SECONDS)
     files_before = descriptors(pid)
