@@ -28,7 +28,8 @@ from bench.table import table
 
 LOAD = 0.8
 MAX_GROWTH = 0.02
-PEAK_SECONDS, CLIENTS = 10.0, 16
+WARM_SECONDS = 60.0
+PEAK_SECONDS, CLIENTS = 15.0, 16
 MAX_IN_FLIGHT = 64
 SAMPLE_SECONDS = 1.0
 CHECKED = 0.1
@@ -64,9 +65,9 @@ class Soak:
         self._on_the_way = 0
         self.outcome = Outcome()
 
-    async def peak(self) -> float:
+    async def peak(self, clients: int, seconds: float) -> float:
         """Find the rate at which right requests are answered as fast as clients can send them."""
-        end = time.perf_counter() + PEAK_SECONDS
+        end = time.perf_counter() + seconds
 
         async def ask_on() -> int:
             count = 0
@@ -75,7 +76,7 @@ class Soak:
                 count += 1
             return count
 
-        return sum(await asyncio.gather(*(ask_on() for _ in range(CLIENTS)))) / PEAK_SECONDS
+        return sum(await asyncio.gather(*(ask_on() for _ in range(clients)))) / seconds
 
     async def run(self, rate: float, seconds: float) -> None:
         """Send at their times as many requests a second, and wait for the last answer."""
@@ -155,6 +156,12 @@ def growth(memory: list[float], warmup: int) -> tuple[float, float]:
     return median(settled[:part]), median(settled[-part:])
 
 
+def parts(memory: list[float], count: int) -> list[float]:
+    """Give the medians of so many equal parts, the first of them the warm-up's."""
+    size = max(1, len(memory) // count)
+    return [median(memory[start : start + size]) for start in range(0, len(memory) - size + 1, size)]
+
+
 def descriptors(pid: int) -> int:
     """Count the open files of a process and its descendants."""
     return sum(len(list(Path(f"/proc/{each}/fd").iterdir())) for each in tree(pid))
@@ -163,8 +170,8 @@ def descriptors(pid: int) -> int:
 async def soak(base: str, pid: int, mixture: Mixture, chance: random.Random, seconds: float) -> bool:
     """Find the peak, soak, print what came of it; gives whether it was borne."""
     load = Soak(base, pid, mixture, chance)
-    await load.peak()  # once for the caches, of the service and of the processor
-    peak = await load.peak()
+    await load.peak(MAX_IN_FLIGHT, WARM_SECONDS)  # for the caches, and the memory that as many at once need
+    peak = await load.peak(CLIENTS, PEAK_SECONDS)
     load.hang_up()
     await asyncio.sleep(QUIET_SECONDS)
     files_before = descriptors(pid)
@@ -184,6 +191,7 @@ async def soak(base: str, pid: int, mixture: Mixture, chance: random.Random, sec
         ["statuses", ", ".join(f"{name}: {count}" for name, count in sorted(outcome.statuses.items()))],
         ["unexpected", ", ".join(f"{name}: {count}" for name, count in outcome.unexpected.items()) or "none"],
         ["anonymous memory, MiB", f"{before:.1f} to {after:.1f}: {after / before - 1:+.2%}"],
+        ["MiB, a twelfth of the time each", " ".join(f"{part:.0f}" for part in parts(outcome.memory, 12))],
         ["descriptors left open", str(files)],
     ]
     print(table(["soak", "berth"], rows), flush=True)

@@ -30,7 +30,7 @@ def test_killed_workers_are_replaced_and_every_answer_is_right(start: Start, tin
     assert lost <= 3 * 8, "each client had one request on the way"
     assert all(isinstance(outcome, str) or outcome == 200 for outcome in load.outcomes), load.outcomes
     assert not load.wrong
-    assert set(ready.said) <= {200, None}, "a worker that is there is ready; one that died says nothing"
+    assert {said for said in ready.said if isinstance(said, int)} == {200}
 
 
 def test_last_worker_that_is_killed_leaves_nobody_who_says_ready(
@@ -60,6 +60,6 @@ def test_sigterm_under_load_loses_no_request(start: Start, tiny_artifact: str, r
         ready.turns(503)
         ready.said.clear()
         assert service.process.wait(30) == 0
-    assert set(ready.said) <= {503, None}
+    assert {said for said in ready.said if isinstance(said, int)} <= {503}
     assert load.outcomes.keys() <= {200, "ConnectError"}
     assert not load.wrong
