@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.api.routes.service import router
+from service.api.routes.service import health
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -116,7 +116,7 @@ def test_ports_are_the_image_s(manifests: dict[str, Manifest], container: Manife
 
 
 def test_probes_ask_routes_that_there_are(container: Manifest) -> None:
-    paths = {getattr(route, "path", None) for route in router.routes}
+    paths = {getattr(route, "path", None) for route in health.routes}
     asked = {probe: container[probe]["httpGet"]["path"] for probe in container if probe.endswith("Probe")}
     assert asked == {
         "startupProbe": "/health/live",
