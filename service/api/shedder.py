@@ -28,6 +28,8 @@ class Shedder:
         self._state = state
         self._shapes = {path.encode(): (path, shape) for path, shape in shapes.items()}
         self._turned_away = 0
+        self._bodies: dict[tuple[bytes, str], bytes] = {}
+        """Of the refusals; they have few messages."""
 
     def refusal(self, path: bytes, inside: int) -> tuple[dict[str, str], bytes] | None:
         """Give the headers and the body of the 429 for a POST to a path, or None where it may come in.
@@ -43,7 +45,9 @@ class Shedder:
         except OverloadedError as error:
             route, shape = self._shapes[path]
             failure = failure_of(error)
-            _, body = shape(failure)
+            body = self._bodies.get((path, failure.message))
+            if body is None:
+                body = self._bodies[path, failure.message] = orjson.dumps(shape(failure)[1])
             seconds = time.perf_counter() - started
             self._state.metrics.count_request(route, failure.kind.status, seconds)
             self._state.metrics.count_rejected(failure.kind.code)
@@ -53,7 +57,7 @@ class Shedder:
                 "retry-after": str(max(1, math.ceil(error.retry_after))),
                 "server-timing": f"total;dur={seconds * 1e3:.2f}",
             }
-            return headers, orjson.dumps(body)
+            return headers, body
         return None
 
     def _note(self, error: OverloadedError) -> None:

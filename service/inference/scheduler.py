@@ -2,9 +2,10 @@
 
 Requests are flows of units. Flows share the encoder by fair queueing (Demers, Keshav and Shenker 1989), counted in
 tokens: each flow carries a tag, the virtual time up to which it was served, and the flow with the least tag anchors
-the next batch. A newcomer has a head start of one batch until then, so that a short request never waits behind a bulk
-one. The rest of the batch are units of near length from any flow, because lengths that differ cost padding. A unit that
-waits more than once, from whichever requests, is taken once for all of them.
+the next batch. A newcomer of at most a batch has a head start until then, so that a short request never waits behind
+a bulk one; nor in a batch with it: newcomers have theirs to themselves, which is small where they are. The rest of a
+batch are units of near length from any flow, because lengths that differ cost padding. A unit that waits more than
+once, from whichever requests, is taken once for all of them.
 """
 
 from bisect import bisect_left, insort
@@ -71,10 +72,11 @@ class Scheduler:
 
     def add(self, flow: Flow) -> None:
         """Queue a flow's tickets, of which there must be one at least."""
-        flow.tag, flow.head_start = self._clock, self.max_batch_tokens
+        flow.tag = self._clock
         self._flows[flow] = None
         for ticket in flow.tickets:
             self._put(ticket)
+        flow.head_start = self.max_batch_tokens if flow.tokens <= self.max_batch_tokens else 0.0
 
     def remove(self, flow: Flow) -> None:
         """Drop what still waits of a flow, if anything does."""
@@ -96,14 +98,18 @@ class Scheduler:
         active = len(self._flows)
         first = min(self._flows, key=attrgetter("rank"))
         self._clock = max(self._clock, first.rank)
+        newcomers_only = first.head_start > 0
         first.head_start = 0.0
         anchor = self._next_of(first)
         self._take_all(anchor)
         batch, tokens, longest = [anchor], len(anchor), len(anchor)
         for length in self._nearest(longest):
             bucket = self._by_length[length]
-            while bucket and self._fits(len(batch) + 1, tokens + length, max(longest, length)):
-                ticket = next(iter(bucket[min(bucket, key=attrgetter("rank"))]))
+            while self._fits(len(batch) + 1, tokens + length, max(longest, length)):
+                flows = [flow for flow in bucket if flow is first or flow.head_start] if newcomers_only else bucket
+                if not flows:
+                    break
+                ticket = next(iter(bucket[min(flows, key=attrgetter("rank"))]))
                 self._take_all(ticket)
                 batch.append(ticket)
                 tokens += length

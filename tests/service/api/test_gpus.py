@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import service.api.app
-from service.api.app import THREADS_PER_GPU, create_app
+import service.api.loading
+from service.api.app import create_app
+from service.api.loading import THREADS_PER_GPU
 from service.inference.artifact import Artifact, read_artifact
 from service.inference.encoder import CpuEncoder
 from service.inference.runner import Encode
@@ -25,7 +27,7 @@ def opened(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[i
         calls.append((device, memory_limit))
         return on_cpu
 
-    monkeypatch.setattr(service.api.app, "open_cuda_encoder", open_encoder)
+    monkeypatch.setattr(service.api.loading, "open_cuda_encoder", open_encoder)
     monkeypatch.setattr(service.api.app, "gpus_for", lambda *_: {1: "NVIDIA H200", 3: "NVIDIA L4"})
     return calls
 

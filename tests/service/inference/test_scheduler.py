@@ -112,7 +112,7 @@ def test_unit_longer_than_the_budget_runs_alone() -> None:
 
 def test_batch_takes_near_lengths_first() -> None:
     scheduler = Scheduler(100)
-    queue(scheduler, [50])
+    queue(scheduler, [50, 70])
     queue(scheduler, [40, 41, 49, 55, 60])
     assert lengths_of(scheduler.take_batch()) == [49, 50]
 
@@ -141,7 +141,7 @@ def test_counters_tell_what_waits() -> None:
 
 def test_remove_drops_what_waits_and_nothing_else() -> None:
     scheduler = Scheduler(10)
-    leaver, stayer = queue(scheduler, [10, 10, 10]), queue(scheduler, [9])
+    leaver, stayer = queue(scheduler, [10, 10, 10]), queue(scheduler, [9, 9])
     taken = scheduler.take_batch()
     scheduler.remove(leaver)
     rest = [ticket for batch in drain(scheduler) for ticket in batch]
@@ -323,3 +323,13 @@ def test_newcomer_waits_for_as_many_tokens_of_every_flow() -> None:
     queue(scheduler, [10] * 100)
     queue(scheduler, [10] * 3)
     assert [scheduler.tokens_before(tokens) for tokens in (10, 100, 5000)] == [20, 200, 1030]
+
+
+def test_newcomers_have_a_batch_to_themselves() -> None:
+    """A short request's batch is not filled up with what waits already; bulk has its turn again in the next one."""
+    scheduler = Scheduler(BUDGET)
+    bulk = queue(scheduler, [10] * 100)
+    scheduler.take_batch()
+    first, second = (queue(scheduler, [10]) for _ in range(2))
+    assert {ticket.flow for ticket in scheduler.take_batch()} == {first, second}
+    assert {ticket.flow for ticket in scheduler.take_batch()} == {bulk}

@@ -1,0 +1,152 @@
+"""From an artifact to an engine that serves, and what is done beside it for as long as it does."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from service.api.state import Engine, State
+from service.cores import available_cores
+from service.errors import ArtifactError, DeviceError, EncoderError
+from service.inference.artifact import Artifact, Target
+from service.inference.cache import VectorCache
+from service.inference.calibration import CalibrationFile, best_budget, token_rates
+from service.inference.cuda_encoder import CudaEncoder, open_cuda_encoder
+from service.inference.embedder import Embedder, Limits
+from service.inference.encoder import CpuEncoder
+from service.inference.probes import check_probes
+from service.inference.runner import Encode, Runner
+from service.inference.scheduler import Scheduler
+from service.inference.tokenizer import Tokenizer
+from service.inference.watch import Watch
+from service.metrics import Metrics
+
+FIRST_BUDGET: dict[Target, int] = {"cpu": 256, "cuda": 8192}
+"""Tokens in a batch before the calibration has said what is best."""
+CALIBRATION_SECONDS: dict[Target, float] = {"cpu": 1.0, "cuda": 3.0}
+
+THREADS_PER_GPU = 2
+"""One has its batch run, the other packs and copies the next one."""
+
+REFRESH_SECONDS = 0.2
+"""How old a worker's queue depth, readiness and memory may be on the page of another."""
+
+WATCH_SECONDS = 0.2
+"""Between two looks at whether the encoder hangs."""
+
+logger = logging.getLogger("berth")
+
+
+async def load_then_serve(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> None:
+    """Load the model and replay its probes, then be ready."""
+    try:
+        engine = await asyncio.to_thread(load, state, artifact, on_failure)
+    except Exception as error:
+        logger.error("%s", error, exc_info=None if isinstance(error, ArtifactError | DeviceError) else error)
+        on_failure()
+        return
+    begin(state, engine)
+    await asyncio.gather(calibrate(state, engine), watch(state, engine))
+
+
+def begin(state: State, engine: Engine) -> None:
+    """Be ready."""
+    engine.runner.start()
+    state.metrics.watch(
+        units=lambda: engine.runner.queued_units,
+        tokens=lambda: engine.runner.queued_tokens,
+        max_queue_tokens=lambda: state.settings.max_queue_tokens,
+        max_batch_tokens=lambda: engine.runner.max_batch_tokens,
+        ready=lambda: state.ready,
+    )
+    state.engine = engine
+    logger.info("ready: %s, %s on %s", state.model_name, state.manifest.precision, state.manifest.target)
+
+
+async def calibrate(state: State, engine: Engine) -> None:
+    """Find the batches' best size, if it is not set or known; requests are answered all the while."""
+    file = _calibration(state)
+    if state.settings.max_batch_tokens is not None or file.read() is not None:
+        return
+    encode = engine.encoders[0].encode
+    seconds = CALIBRATION_SECONDS[state.manifest.target]
+    try:
+        rates = await asyncio.to_thread(token_rates, encode, state.manifest, seconds)
+    except EncoderError as error:
+        logger.warning("the calibration failed: %s", error)
+        return
+    budget = best_budget(rates)
+    engine.runner.max_batch_tokens = budget
+    if isinstance(encode, CudaEncoder):
+        encode.trim()
+    file.write(budget)
+    logger.info("calibrated: batches of %d tokens", budget)
+
+
+async def watch(state: State, engine: Engine, on_hang: Callable[[], None] = lambda: None) -> None:
+    """Log and count when the encoder hangs; `on_hang` is called where there is no hope that it goes on.
+
+    A process of its own is then left to whoever asks `/health/live`; a worker has to end, for the supervisor asks
+    nothing, and a probe comes to any of the workers.
+    """
+    stalled = False
+    while not engine.hung:
+        if engine.stalled != stalled:
+            stalled = not stalled
+            if stalled:
+                logger.error("the encoder hangs: a batch takes ten times longer than usual; not ready until it ends")
+                state.metrics.count_stall()
+            else:
+                logger.warning("the encoder hangs no more; ready again")
+        await asyncio.sleep(WATCH_SECONDS)
+    logger.critical("the encoder hangs for good: this process must be replaced")
+    on_hang()
+
+
+async def refresh(metrics: Metrics) -> None:
+    """Keep up to date what other workers show of this one."""
+    while True:
+        metrics.refresh()
+        await asyncio.sleep(REFRESH_SECONDS)
+
+
+def load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> Engine:
+    """Load the model, replay its probes and put tokenizer, queue and encoder together.
+
+    Raises `ArtifactError` and `DeviceError`; `on_failure` is called where the device fails for good later.
+    """
+    settings, manifest = state.settings, artifact.manifest
+    tokenizer = Tokenizer(
+        artifact.tokenizer,
+        max_tokens=manifest.max_tokens,
+        vocab_size=manifest.vocab_size,
+        type_vocab_size=manifest.type_vocab_size,
+    )
+    encoders = [Watch(encode, patience=settings.request_timeout) for encode in _encoders(state, artifact)]
+    for encode in encoders:
+        check_probes(artifact, encode)
+    on_cpu = manifest.target == "cpu"
+    runner = Runner(
+        encoders,
+        Scheduler(settings.max_batch_tokens or _calibration(state).read() or FIRST_BUDGET[manifest.target]),
+        threads=settings.threads or (available_cores(settings.workers) if on_cpu else THREADS_PER_GPU),
+        longest=manifest.max_tokens,
+        max_queue_tokens=settings.max_queue_tokens,
+        cache=VectorCache(settings.cache_size),
+        on_batch=state.metrics.count_batch,
+        on_lost=on_failure,
+    )
+    limits = Limits(
+        settings.max_texts, settings.max_text_chars, settings.max_reply_numbers, tokens=settings.max_request_tokens
+    )
+    return Engine(tokenizer, encoders, runner, Embedder(tokenizer, runner, manifest, limits))
+
+
+def _encoders(state: State, artifact: Artifact) -> Sequence[Encode]:
+    """Load the model: once for all cores, or once a GPU."""
+    if artifact.manifest.target == "cpu":
+        return [CpuEncoder(artifact)]
+    return [open_cuda_encoder(artifact, index, state.settings.gpu_memory_limit) for index in state.gpus]
+
+
+def _calibration(state: State) -> CalibrationFile:
+    return CalibrationFile(state.settings.cache_dir, state.manifest, list(state.gpus.values()))
