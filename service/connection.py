@@ -5,6 +5,7 @@ byte at a time, stays open for ever, and so does one whose client never takes it
 """
 
 import logging
+import re
 from typing import Any
 
 import orjson
@@ -25,6 +26,10 @@ FIELD_BYTES = 4
 logger = logging.getLogger("berth")
 
 
+UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
+END_OF_HEAD = b"\r\n\r\n"
+
+
 class HeadersTooLargeError(Exception):
     """Stops the parser at headers that are over the limit."""
 
@@ -32,7 +37,7 @@ class HeadersTooLargeError(Exception):
 class Connection(HttpToolsProtocol):
     """One connection; the server asks it about once a second whether its client is late."""
 
-    def __init__(self, *, settings: Settings, shedder: Shedder, **named: Any) -> None:
+    def __init__(self, *, settings: Settings, shedder: Shedder | None, **named: Any) -> None:
         super().__init__(**named)
         self._settings = settings
         self._shedder = shedder
@@ -56,6 +61,8 @@ class Connection(HttpToolsProtocol):
             self._awaited_since = self.loop.time()
         if self._head is not None:
             self._head += len(data)
+        if self._head is not None or not self._is_answering:
+            data = _without_upgrade(data)
         super().data_received(data)
         if self._head is not None and self._head > self._settings.max_header_bytes:
             self._too_large = True
@@ -66,6 +73,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._head = self._head or 0
         self._shed = False
+        self._awaited_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
         """Count the head again, exactly: it may have come in one piece with a body."""
@@ -75,7 +83,7 @@ class Connection(HttpToolsProtocol):
             self._too_large = True
             raise HeadersTooLargeError
         path = self.url.partition(b"?")[0]
-        refusal = self._shedder.refusal(path, len(self.tasks)) if self._is_plain else None
+        refusal = self._shedder.refusal(path, len(self.tasks)) if self._shedder and self._is_plain else None
         if refusal is None:
             super().on_headers_complete()
         else:
@@ -97,6 +105,11 @@ class Connection(HttpToolsProtocol):
         self._head = None
         if not self._shed:
             super().on_message_complete()
+        if not self._is_answering and self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            # The answer came before the body did, which has stopped the clock of idle connections.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser did not take."""
@@ -162,3 +175,15 @@ class Connection(HttpToolsProtocol):
             headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
             self._write(status, headers, orjson.dumps(body))
         self.transport.close()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Rename the header Upgrade in a head: it is ignored, as RFC 9110, 7.8, allows; Java's client sends it at first.
+
+    httptools would take the request's body for another protocol's.
+    """
+    end = data.find(END_OF_HEAD)
+    if UPGRADE.search(data, 0, max(end, 0) or len(data)) is None:
+        return data
+    head, rest = (data, b"") if end < 0 else (data[:end], data[end:])
+    return UPGRADE.sub(b"\r\nx-upgrade:", head) + rest

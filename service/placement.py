@@ -60,6 +60,17 @@ def gpus_for(device: str, manifest: Manifest) -> dict[int, str]:
     return {index: names[index] for index in used}
 
 
+def check_precision(precision: Precision | None, manifest: Manifest) -> None:
+    """Raise `DeviceError` where an artifact is in another precision than is asked for.
+
+    One for CUDA in fp32 is what an export for fp16 gives where fp16 does not do for the model.
+    """
+    given = manifest.precision
+    if precision in (None, given) or (manifest.target, precision, given) == ("cuda", "fp16", "fp32"):
+        return
+    raise DeviceError(f"--precision {precision}: the artifact is in {given}; export the model in {precision}")
+
+
 def indices(device: str) -> tuple[int, ...]:
     """Read the GPUs' numbers off `cuda` (the first), `cuda:1` or `cuda:0,1`; none for `auto` and `cpu`."""
     kind, _, numbers = device.partition(":")

@@ -13,7 +13,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -122,6 +122,8 @@ class Server(uvicorn.Server):
         self._on_listening = on_listening
         self._metrics_socket = metrics_socket
         self._closing = False
+        self._listeners: dict[socket.socket, MakeConnection] = {}
+        """What is accepted from here, and not by the event loop's own servers; what makes a connection of each."""
         self._arriving: set[asyncio.Task[Any]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -135,15 +137,17 @@ class Server(uvicorn.Server):
             logger.info("health and metrics are on %s", url_of(self._metrics_socket))
         self._on_listening()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # uvicorn's signature
         """Stop accepting, answer what was accepted, and close; but first take in what is on its way.
 
         uvicorn closes at once: connections that wait to be accepted are reset then, and so are those that were accepted
-        and whose request had not been read yet. A port that other workers share is theirs to accept from.
+        and whose request had not been read yet. What waits at a port that other workers share is taken too, for they
+        may be ending as well.
         """
         self._closing = True
-        for listener in self._accepted_from(sockets):
+        for listener, make in self._listeners.items():
             asyncio.get_running_loop().remove_reader(listener)
+            self._take_waiting(listener, make)
         await asyncio.gather(*self._arriving, return_exceptions=True)
         end = time.monotonic() + LAST_ACCEPT_SECONDS
         for server in self.servers:
@@ -152,14 +156,11 @@ class Server(uvicorn.Server):
                     await asyncio.sleep(0)
             server.close()
         await asyncio.sleep(ARRIVAL_SECONDS)
-        await super().shutdown(self._accepted_from(sockets))
-
-    def _accepted_from(self, sockets: Sequence[socket.socket] | None) -> list[socket.socket]:
-        """List what is accepted from here, and not by the event loop's own servers."""
-        return [*(sockets or ()), *([] if self._metrics_socket is None else [self._metrics_socket])]
+        await super().shutdown(list(self._listeners))
 
     def _listen(self, listener: socket.socket, make: MakeConnection) -> None:
         """Begin to accept."""
+        self._listeners[listener] = make
         listener.setblocking(False)
         listener.listen(self.config.backlog)
         self._accept_from(listener, make)
@@ -179,13 +180,27 @@ class Server(uvicorn.Server):
             logger.error("no connection can be accepted: %s", error)
             pause = RETRY_SECONDS
         else:
-            connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            arriving = loop.create_task(loop.connect_accepted_socket(make, connection))
-            self._arriving.add(arriving)
-            arriving.add_done_callback(self._arriving.discard)
+            self._take(connection, make)
         loop.remove_reader(listener)
         loop.call_later(pause, self._accept_from, listener, make)
+
+    def _take_waiting(self, listener: socket.socket, make: MakeConnection) -> None:
+        """Take all connections that wait, without a pause."""
+        end = time.monotonic() + LAST_ACCEPT_SECONDS
+        while time.monotonic() < end:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # BlockingIOError: there are none left
+                return
+            self._take(connection, make)
+
+    def _take(self, connection: socket.socket, make: MakeConnection) -> None:
+        loop = asyncio.get_running_loop()
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        arriving = loop.create_task(loop.connect_accepted_socket(make, connection))
+        self._arriving.add(arriving)
+        arriving.add_done_callback(self._arriving.discard)
 
     def _accept_from(self, listener: socket.socket, make: MakeConnection) -> None:
         if not self._closing:
@@ -194,10 +209,13 @@ class Server(uvicorn.Server):
     def _connection(self, app: FastAPI | None = None) -> Connection:
         """Make what uvicorn's startup makes for a connection; another application may answer on it."""
         make: Any = self.config.http_protocol_class
-        connection: Connection = make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-        if app is not None:
-            connection.app = app
-        return connection
+        common = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        if app is None:
+            connection: Connection = make(**common)
+            return connection
+        other: Connection = make(**common, shedder=None)  # it sheds no load of routes that it has not
+        other.app = app
+        return other
 
     def fail(self) -> None:
         """End the process because the model cannot be served."""

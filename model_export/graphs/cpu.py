@@ -28,15 +28,18 @@ class CpuGraph(Graph):
 
     def attention(self, name: str, x: str) -> str:
         parts = [self.linear(f"{name}.{part}", x) for part in ("query", "key", "value")]
-        context = self.builder.choose(
+        y = self.linear(f"{name}.attention_output", self.context(name, parts))
+        return self.add_and_norm(f"{name}.attention_norm", x, y, f"{name}.attention_norm")
+
+    def context(self, name: str, parts: list[str]) -> str:
+        """Compute the attention, of one text in another way than of several; the two differ by what rounding does."""
+        return self.builder.choose(
             f"{name}.context.chosen",
             "alone",
             lambda: self.context_of_one(f"{name}.context.of_one", parts),
             lambda: self.context_of_many(name, parts),
             ["tokens", self.network.hidden_size],
         )
-        y = self.linear(f"{name}.attention_output", context)
-        return self.add_and_norm(f"{name}.attention_norm", x, y, f"{name}.attention_norm")
 
     def context_of_one(self, name: str, parts: list[str]) -> str:
         """Compute the attention of a text alone, which needs no padding: on a long one ORT's own operator is faster."""

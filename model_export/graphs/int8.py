@@ -43,6 +43,11 @@ class Int8Graph(CpuGraph):
             zero = numpy_helper.from_array(np.array([coding.zero], np.uint8))
             self.builder.op("ConstantOfShape", f"{name}.zeros", "token_count", value=zero)  # [tokens]
 
+    def context(self, name: str, parts: list[str]) -> str:
+        # One way for all: what the two differ by, 1e-7, turns codes over, and a text would have one vector alone and
+        # another in company.
+        return self.context_of_many(name, parts)
+
     def linear(self, name: str, x: str) -> str:
         # The key's bias is left out: it moves all scores of a query alike, which the softmax does not see.
         return self.product(name, x) if name.endswith(".key") else super().linear(name, x)

@@ -24,7 +24,7 @@ from service.errors import InvalidInputError
 from service.inference.artifact import Artifact
 from service.inference.types import Pooling
 from service.metrics import Metrics, Share
-from service.placement import gpus_for
+from service.placement import check_precision, gpus_for
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def create_app(
     pooling = Pooling(settings.encode_pooling)
     fields = FeatureFields(pooling=pooling, layers=None if pooling is Pooling.POOLER else settings.encode_layers)
     feature = feature_of(fields, manifest, place="encode_")
+    check_precision(settings.precision, manifest)
     state = State(settings, manifest, name, Metrics(share), feature, gpus_for(settings.device, manifest))
     state.metrics.describe_model(state.model_name, manifest)
     tracing = _tracing(settings)

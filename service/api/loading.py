@@ -32,6 +32,8 @@ REFRESH_SECONDS = 0.2
 
 WATCH_SECONDS = 0.2
 """Between two looks at whether the encoder hangs."""
+HOPELESS_LOOKS = 10
+"""In a row, until there is no hope for it: a process that was paused as a whole finds its batches old, and goes on."""
 
 logger = logging.getLogger("berth")
 
@@ -88,8 +90,12 @@ async def watch(state: State, engine: Engine, on_hang: Callable[[], None] = lamb
     A process of its own is then left to whoever asks `/health/live`; a worker has to end, for the supervisor asks
     nothing, and a probe comes to any of the workers.
     """
-    stalled = False
-    while not engine.hung:
+    stalled, looks = False, 0
+    while True:
+        looks = looks + 1 if engine.hung else 0
+        if looks == HOPELESS_LOOKS:
+            logger.critical("the encoder hangs for good: this process must be replaced")
+            on_hang()
         if engine.stalled != stalled:
             stalled = not stalled
             if stalled:
@@ -98,8 +104,6 @@ async def watch(state: State, engine: Engine, on_hang: Callable[[], None] = lamb
             else:
                 logger.warning("the encoder hangs no more; ready again")
         await asyncio.sleep(WATCH_SECONDS)
-    logger.critical("the encoder hangs for good: this process must be replaced")
-    on_hang()
 
 
 async def refresh(metrics: Metrics) -> None:

@@ -55,6 +55,7 @@ def token_rates(encode: Encode, manifest: Manifest, seconds: float) -> dict[int,
                 encode([unit] * (budget // len(unit)))
             except OutOfMemoryError:
                 budgets = [smaller for smaller in budgets if smaller < budget]
+                times = {smaller: times[smaller] for smaller in budgets}
                 break
             times.setdefault(budget, []).append(now() - start)
             if time.monotonic() > end:

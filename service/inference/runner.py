@@ -85,6 +85,7 @@ class Runner:
         self._stopping = False
         self._seconds_per_token = 0.0  # of all threads together, smoothed over some fifty batches
         self._workers: list[threading.Thread] = []
+        self._lost: set[int] = set()  # the encoders whose device has failed for good
         self.requests = 0
         """Requests whose units wait or are being encoded."""
         self._loop: asyncio.AbstractEventLoop
@@ -203,6 +204,10 @@ class Runner:
                 self._loop.call_soon_threadsafe(self._deliver, batch, results, run)
             except RuntimeError:  # the event loop is closed: nobody is left to answer
                 return
+            if run.lost:
+                self._lost.add(id(encode))
+                if len(self._lost) < len(self._encoders):  # what waits is for those that are left
+                    return
 
     def _next_batch(self) -> list[Ticket]:
         """Wait for a batch; empty where the runner was stopped and nothing waits."""

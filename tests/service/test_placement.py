@@ -9,7 +9,7 @@ import service.placement
 from service.errors import DeviceError
 from service.inference.artifact import Artifact, Manifest, Precision, Target
 from service.inference.devices import Driver
-from service.placement import Goal, choose, gpus_for, indices
+from service.placement import Goal, check_precision, choose, gpus_for, indices
 
 DRIVER = Driver((13, 0), ("NVIDIA H200", "NVIDIA L4"))
 
@@ -131,3 +131,25 @@ def test_artifact_for_cuda_never_runs_elsewhere(cuda_manifest: Manifest) -> None
 
 def test_numbers() -> None:
     assert [indices(device) for device in ("auto", "cpu", "cuda", "cuda:2", "cuda:0,3")] == [(), (), (0,), (2,), (0, 3)]
+
+
+@pytest.mark.parametrize(
+    ("target", "asked_for", "given"),
+    [("cpu", "int8", "fp32"), ("cpu", "fp32", "int8"), ("cpu", "fp16", "fp32"), ("cuda", "fp32", "fp16")],
+)
+def test_artifact_in_another_precision_is_refused(
+    artifact: Artifact, target: Target, asked_for: Precision, given: Precision
+) -> None:
+    manifest = artifact.manifest.model_copy(update={"target": target, "precision": given})
+    with pytest.raises(DeviceError, match=f"--precision {asked_for}: the artifact is in {given}"):
+        check_precision(asked_for, manifest)
+
+
+@pytest.mark.parametrize(
+    ("target", "asked_for", "given"),
+    [("cpu", None, "int8"), ("cpu", "int8", "int8"), ("cuda", "fp16", "fp16"), ("cuda", "fp16", "fp32")],
+)
+def test_artifact_in_the_precision_that_was_asked_for(
+    artifact: Artifact, target: Target, asked_for: Precision | None, given: Precision
+) -> None:
+    check_precision(asked_for, artifact.manifest.model_copy(update={"target": target, "precision": given}))

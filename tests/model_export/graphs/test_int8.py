@@ -77,6 +77,14 @@ def test_neighbours_do_not_matter(tiny_int8: Path, run_graph: Run, draw: Draw) -
         assert _cosines(rows, np.concatenate([one[name] for one in alone])).min() > 0.999, name
 
 
+def test_the_default_models_vectors_are_the_same_alone(minilm_int8: Path, run_graph: Run, draw: Draw) -> None:
+    """What is asked for alone must match what was indexed in bulk, to the last bit."""
+    texts = draw([12, 40, 40, 200, 7], vocab_size=30522, type_vocab_size=2)
+    together = run_graph(minilm_int8, texts)["hidden_state_6"]
+    alone = [run_graph(minilm_int8, [text])["hidden_state_6"] for text in texts]
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
 def test_rows_of_zeros(tmp_path: Path, make_checkpoint: Callable[..., Path], run_graph: Run, draw: Draw) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
     model = BertModel.from_pretrained(checkpoint)

@@ -588,6 +588,22 @@ def test_lost_device_is_told_once_a_batch_and_its_callers_have_an_answer(
     assert caplog.messages == ["the GPU has failed"]
 
 
+def test_lost_device_leaves_the_queue_to_the_others(make_units: MakeUnits, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL + 1)
+
+    def lost(_: Sequence[Unit]) -> list[Vectors]:
+        raise DeviceLostError("the GPU has failed")
+
+    async def scenario(runner: Runner) -> None:
+        requests = [asyncio.ensure_future(runner.run(make_units([200]))) for _ in range(60)]
+        answers = [numbers(answer) for answer in await asyncio.gather(*requests)]
+        assert answers.count([-1]) <= 2, "a batch of each thread of the lost one"
+        assert answers.count([0]) >= 58
+        assert numbers(await runner.run(make_units([200]))) == [0]
+
+    play(scenario, [echo, lost], threads=2, max_queue_tokens=100_000)
+
+
 def test_what_is_queued_is_charged_for_and_nothing_else(make_units: MakeUnits) -> None:
     charged: list[int] = []
 

@@ -1,0 +1,78 @@
+"""What connections go through: an upgrade that is offered, an answer before its body, a shutdown with many waiting."""
+
+import json
+import signal
+import socket
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.end_to_end.conftest import Service, Start
+
+BODY = b'{"input": "ship"}'
+CONNECTIONS = 400
+
+
+def connect(service: "Service") -> socket.socket:
+    return socket.create_connection(("127.0.0.1", service.port), timeout=30)
+
+
+def answer(connection: socket.socket) -> tuple[int, bytes]:
+    """Read one answer; its status and body."""
+    with connection.makefile("rb") as file:
+        status = int(file.readline().split()[1])
+        headers = {}
+        while (line := file.readline()) != b"\r\n":
+            name, _, value = line.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        return status, file.read(int(headers["content-length"]))
+
+
+def post(*headers: str) -> bytes:
+    lines = ["POST /v1/embeddings HTTP/1.1", "Host: berth", "Content-Type: application/json", *headers]
+    return "\r\n".join([*lines, f"Content-Length: {len(BODY)}"]).encode() + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in one piece", "body apart"])
+def test_offer_of_http_2_is_ignored(service: "Service", apart: bool) -> None:
+    """Java's HttpClient makes it with its first request to an address without TLS."""
+    head = post(
+        "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA"
+    )
+    with connect(service) as connection:
+        for _ in range(2):
+            connection.sendall(head if apart else head + BODY)
+            if apart:
+                time.sleep(0.2)
+                connection.sendall(BODY)
+            status, body = answer(connection)
+            assert status == 200
+            assert len(json.loads(body)["data"][0]["embedding"]) == 384
+
+
+def test_answer_before_the_body_leaves_the_connection_open(start: "Start", tiny_artifact: Path) -> None:
+    """The body that comes behind a 401 is dropped, and then the connection is idle, not late with a head."""
+    service = start(tiny_artifact, "--header-timeout", "1", BERTH_API_KEYS="tester: a-key-of-some-length")
+    with connect(service) as connection:
+        connection.sendall(post())
+        assert answer(connection)[0] == 401
+        connection.sendall(BODY)
+        time.sleep(3)
+        connection.sendall(post("Authorization: Bearer a-key-of-some-length") + BODY)
+        assert answer(connection)[0] == 200
+
+
+def test_shutdown_of_all_workers_takes_in_what_waits(start: "Start", tiny_artifact: Path) -> None:
+    service = start(tiny_artifact, "--workers", "2", "--shutdown-grace", "1")
+    with ExitStack() as stack:
+        service.process.send_signal(signal.SIGTERM)
+        connections = []
+        for _ in range(CONNECTIONS):
+            connections.append(stack.enter_context(connect(service)))
+            connections[-1].sendall(b"GET /v1/models HTTP/1.1\r\nHost: berth\r\n\r\n")
+        assert [answer(connection)[0] for connection in connections] == [200] * CONNECTIONS
+    assert service.process.wait(30) == 0
