@@ -117,7 +117,7 @@ def test_log_that_cannot_be_written_stops_no_answer(tiny_artifact: Path, right: 
     try:
         service.until(answers)
         check_service(service, right)
-        assert service.stop() == 0
+        assert service.stop() in {0, 120}  # 120 is Python's own, for a stream that it cannot flush at the end
     finally:
         process.kill()
         process.wait()
