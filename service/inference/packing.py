@@ -22,7 +22,7 @@ INPUTS: dict[str, list[str]] = {
     "attention_bias": ["units", "1", "1", "longest"],  # float32: 0, and past a text's end the lowest number
     "context_rows": ["tokens", "heads"],  # each head's row in the padded form
     "first_tokens": ["units"],  # the packed row of each [CLS]
-    "alone": [],  # bool: there is one text, which needs no padding and none of the three before
+    "alone": [],  # bool: there is one text, which needs no padding; in int8 it goes the way of several all the same
 }
 """The graph's inputs and their axes; int32 where nothing else is said."""
 
