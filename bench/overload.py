@@ -155,6 +155,8 @@ def overload(rig: Rig, options: argparse.Namespace, about: dict[str, str]) -> bo
         after = usage(target.pid) if target.pid else None
     report = report_of(outcome, peak.texts_per_second, rate, options.seconds, (before, after))
     print(table(["overload", target.label], [[name, _told(value)] for name, value in asdict(report).items()]))
+    if not peak.valid:
+        print(f"the peak is not to be trusted: {peak.errors or 'wrong vectors'}")
     if options.out is not None:
         with options.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"overload": target.label, **asdict(report), **about}) + "\n")

@@ -18,6 +18,8 @@ from service.inference.types import Text, TokenIds
 
 T = TypeVar("T")
 
+CLOCK_TICK = 1e-3
+"""Seconds: uvloop's clock counts milliseconds, so a deadline nearer than that has passed."""
 INLINE_SIZE = 4096
 """Characters to tokenize, or tokens to lay out, up to which it is done on the event loop, in a millisecond or less."""
 CHUNK_TEXTS = 64
@@ -96,6 +98,8 @@ class Embedder:
             units = [unit for item in inputs if isinstance(item, Reading) for unit in item.units]
             tokenize_seconds = time.perf_counter() - started
             seconds = deadline - asyncio.get_running_loop().time()
+            if seconds <= CLOCK_TICK:
+                raise TimeoutError
             encoded = await self._runner.run(units, seconds=seconds, charge=charge) if units else Encoded([])
         results = iter(encoded.results)
         items: list[Item | BerthError] = [

@@ -142,7 +142,7 @@ class Runner:
         if excess >= 0:
             raise OverloadedError("the queue is full, try again later", (excess + tokens) * self._seconds_per_token)
         late = (self._scheduler.tokens_before(tokens) + expected + tokens) * self._seconds_per_token - seconds
-        if late > 0 and seconds > 0:  # a deadline that has passed already is another error
+        if late > 0:
             raise OverloadedError("the queue is too long for the request's deadline, try again later", late)
 
     def admit_unread(self, seconds: float, others: int = 0) -> None:

@@ -53,8 +53,8 @@ def test_wrong_vectors_fail_the_run(tmp_path: Path, tiny_artifact: Path) -> None
 
 
 def test_overload_is_told(tmp_path: Path, tiny_artifact: Path) -> None:
-    room = str(32 * 40)  # for the closed loop that finds the peak, all of whose requests must be answered
-    status, (line,) = run(tmp_path, tiny_artifact, "overload", "--factor", "1.2", "--", "--max-queue-tokens", room)
+    room = str(32 * 40 * 4)  # ample for the closed loop that finds the peak, all of whose requests must be answered
+    status, (line,) = run(tmp_path, tiny_artifact, "overload", "--factor", "4", "--", "--max-queue-tokens", room)
     assert status == 0
     assert int(str(line["accepted"])) > 0
 

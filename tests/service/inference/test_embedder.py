@@ -216,9 +216,14 @@ def test_deadline_frees_the_queue(artifact: Artifact, tokenizer: Tokenizer, text
 
 
 def test_deadline_that_has_passed_already_is_one_too(artifact: Artifact, tokenizer: Tokenizer) -> None:
+    """Also once the rate is known, when what can't be served in time is turned away as too much."""
+
     async def scenario(embedder: Embedder) -> None:
-        with pytest.raises(DeadlineError):
-            await embed(embedder, ["hello"], deadline=0)
+        await embed(embedder, [f"hello {number}" for number in range(100)])
+        assert embedder._runner._seconds_per_token > 0
+        for seconds in (-1.0, 0.0, 1e-9):
+            with pytest.raises(DeadlineError):
+                await embed(embedder, ["hello"], deadline=asyncio.get_running_loop().time() + seconds)
 
     play(scenario, artifact, tokenizer, echo)
 
