@@ -196,25 +196,27 @@ class Runner:
 
     def _work(self, encode: Encode) -> None:
         """Run batches until stopped; what goes wrong in one is its units' result, never this loop's end."""
-        while batch := self._next_batch():
+        while batch := self._next_batch(encode):
             run = Run()
             results = self._encode_each(encode, run, [ticket.unit for ticket in batch])
             run.seconds = time.perf_counter() - run.started
+            if run.lost:
+                with self._changed:
+                    self._lost.add(id(encode))
+                    self._changed.notify_all()  # its other threads, which may be waiting, are to end
             try:
                 self._loop.call_soon_threadsafe(self._deliver, batch, results, run)
             except RuntimeError:  # the event loop is closed: nobody is left to answer
                 return
-            if run.lost:
-                self._lost.add(id(encode))
-                if len(self._lost) < len(self._encoders):  # what waits is for those that are left
-                    return
 
-    def _next_batch(self) -> list[Ticket]:
-        """Wait for a batch; empty where the runner was stopped and nothing waits."""
+    def _next_batch(self, encode: Encode) -> list[Ticket]:
+        """Wait for a batch; empty where the runner was stopped and nothing waits, or others are to do this one's."""
         with self._changed:
-            while not (batch := self._scheduler.take_batch()) and not self._stopping:
+            while id(encode) not in self._lost or len(self._lost) == len(self._encoders):
+                if (batch := self._scheduler.take_batch()) or self._stopping:
+                    return batch
                 self._changed.wait()
-            return batch
+            return []
 
     def _encode_each(self, encode: Encode, run: Run, units: Sequence[Unit]) -> list[Result]:
         """Encode a batch; where it fails, halve it and try again, so that only a unit that fails alone has an error."""

@@ -595,11 +595,14 @@ def test_lost_device_leaves_the_queue_to_the_others(make_units: MakeUnits, caplo
         raise DeviceLostError("the GPU has failed")
 
     async def scenario(runner: Runner) -> None:
-        requests = [asyncio.ensure_future(runner.run(make_units([200]))) for _ in range(60)]
-        answers = [numbers(answer) for answer in await asyncio.gather(*requests)]
+        answers: list[list[int]] = []
+        while [-1] not in answers:
+            requests = [asyncio.ensure_future(runner.run(make_units([200]))) for _ in range(60)]
+            answers = [numbers(answer) for answer in await asyncio.gather(*requests)]
         assert answers.count([-1]) <= 2, "a batch of each thread of the lost one"
         assert answers.count([0]) >= 58
-        assert numbers(await runner.run(make_units([200]))) == [0]
+        for _ in range(20):
+            assert numbers(await runner.run(make_units([200]))) == [0], "no thread of the lost one takes another"
 
     play(scenario, [echo, lost], threads=2, max_queue_tokens=100_000)
 
