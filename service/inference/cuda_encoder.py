@@ -151,7 +151,7 @@ class CudaEncoder:
 
     def _vectors(
         self, feature: Feature, units: Sequence[Unit], places: list[int], rows: PoolRows, states: Mapping[str, Any]
-    ) -> Sequence[Float32Array]:
+    ) -> Float32Array | Vectors:
         """Compute one feature for the units that want it, in the order of their places in the batch."""
         if feature.pooling is Pooling.POOLER:
             vectors = states[POOLER_OUTPUT][places]
@@ -170,7 +170,7 @@ class CudaEncoder:
             tokens = np.repeat(chosen, [len(unit) for unit in units])
             layers = {layer: states[hidden_state(layer)][tokens] for layer in feature.layers}
             return pool(feature, merge_layers(feature, layers), [units[place].encoding for place in places])
-        return list(normalize(vectors) if feature.normalize else vectors)
+        return normalize(vectors) if feature.normalize else vectors
 
 
 def open_cuda_encoder(artifact: Artifact, device: int, memory_limit: int | None = None) -> CudaEncoder:

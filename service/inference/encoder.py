@@ -48,9 +48,9 @@ class CpuEncoder:
         states = self._run(units, _outputs_of(wanted))
         results: list[dict[Feature, Float32Array]] = [{} for _ in units]
         for feature, positions in wanted.items():
-            for position, vector in zip(positions, _vectors_of(feature, units, positions, states), strict=True):
-                if not np.isfinite(vector).all():
-                    raise EncoderError("the encoder gave a vector with numbers that are not finite")
+            vectors = _vectors_of(feature, units, positions, states)
+            _check_finite(vectors)
+            for position, vector in zip(positions, vectors, strict=True):
                 results[position][feature] = vector
         return [[result[feature] for feature in unit.features] for unit, result in zip(units, results, strict=True)]
 
@@ -77,7 +77,7 @@ def _outputs_of(features: Iterable[Feature]) -> list[str]:
 
 def _vectors_of(
     feature: Feature, units: Sequence[Unit], positions: list[int], states: dict[str, Float32Array]
-) -> Iterable[Float32Array]:
+) -> Float32Array | Vectors:
     """Compute one feature for the units that want it, in the order of their positions in the batch."""
     if feature.pooling is Pooling.POOLER:
         rows = states[POOLER_OUTPUT][positions]
@@ -85,6 +85,12 @@ def _vectors_of(
     rows_of_tokens = _token_rows(units, positions)
     layers = {layer: states[hidden_state(layer)][rows_of_tokens] for layer in feature.layers}
     return pool(feature, merge_layers(feature, layers), [units[position].encoding for position in positions])
+
+
+def _check_finite(vectors: Float32Array | Vectors) -> None:
+    for array in [vectors] if isinstance(vectors, np.ndarray) else vectors:
+        if not np.isfinite(array).all():
+            raise EncoderError("the encoder gave a vector with numbers that are not finite")
 
 
 def _token_rows(units: Sequence[Unit], positions: list[int]) -> slice | NDArray[np.bool_]:

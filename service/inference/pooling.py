@@ -26,11 +26,12 @@ def merge_layers(feature: Feature, layers: Mapping[int, Float32Array]) -> Float3
             return sum_of(states) / np.float32(len(states))
 
 
-def pool(feature: Feature, hidden: Float32Array, encodings: Sequence[Encoding]) -> Vectors:
+def pool(feature: Feature, hidden: Float32Array, encodings: Sequence[Encoding]) -> Float32Array | Vectors:
     """Pool the merged hidden states [tokens of all, width] of some encodings; every pooling but `pooler`.
 
-    Gives one array an encoding: [width], twice that for `mean_max`, [tokens, width] for `none`, [words, width] for
-    `words`. All tokens count, [CLS] and [SEP] too, as in sentence-transformers, unless the feature excludes them.
+    Gives an array [encodings, width], twice as wide for `mean_max`, or one array an encoding: [tokens, width] for
+    `none`, [words, width] for `words`. All tokens count, [CLS] and [SEP] too, as in sentence-transformers, unless the
+    feature excludes them.
     """
     lengths = np.array([len(encoding) for encoding in encodings])
     if feature.exclude_special and feature.pooling is not Pooling.WORDS:  # words leave them out anyway
@@ -43,9 +44,11 @@ def pool(feature: Feature, hidden: Float32Array, encodings: Sequence[Encoding]) 
         case Pooling.WORDS:
             states = np.split(hidden, np.cumsum(lengths)[:-1])
             return _each(feature, [mean_of_words(*pair) for pair in zip(states, map(_words, encodings), strict=True)])
+        case Pooling.MEAN if feature.normalize:  # whatever it is divided by, its direction is the sum's
+            return normalize(_sum(hidden, np.cumsum(lengths) - lengths))
         case _:
             rows = _rows(feature.pooling, hidden, lengths)
-            return list(normalize(rows) if feature.normalize else rows)
+            return normalize(rows) if feature.normalize else rows
 
 
 def mean_of_words(hidden: Float32Array, words: Int32Array) -> Float32Array:
@@ -60,7 +63,7 @@ def mean_of_words(hidden: Float32Array, words: Int32Array) -> Float32Array:
 
 def normalize(vectors: Float32Array) -> Float32Array:
     """Scale the last axis to length 1; a zero vector stays zero."""
-    norms = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))[..., None]
+    norms = np.sqrt(np.vecdot(vectors, vectors))[..., None]
     return np.asarray(vectors / np.maximum(norms, np.float32(1e-12)))
 
 
@@ -110,4 +113,9 @@ def _rows(pooling: Pooling, hidden: Float32Array, lengths: IntArray) -> Float32A
 
 
 def _mean(hidden: Float32Array, starts: IntArray, lengths: IntArray) -> Float32Array:
-    return np.asarray(np.add.reduceat(hidden, starts, axis=0) / lengths[:, None].astype(np.float32))
+    return np.asarray(_sum(hidden, starts) / lengths[:, None].astype(np.float32))
+
+
+def _sum(hidden: Float32Array, starts: IntArray) -> Float32Array:
+    """Add up the rows of each segment; of one alone it takes a quarter of the time."""
+    return np.add.reduce(hidden, 0, keepdims=True) if len(starts) == 1 else np.add.reduceat(hidden, starts, axis=0)
