@@ -18,6 +18,7 @@ from service.api.middleware import Observe
 from service.api.requests import EncoderRoute, JsonRoute
 from service.api.routes import bert_as_service, embeddings, features, page, service, similarity, tei, tokens
 from service.api.shedder import Shedder
+from service.api.shortcut import Shortcut
 from service.api.state import State
 from service.api.wishes import feature_of
 from service.errors import InvalidInputError
@@ -118,8 +119,9 @@ def create_app(
 def _add_middleware(app: FastAPI, state: State, routers: Sequence[APIRouter], tracing: "Tracing | None") -> None:
     """Add what a request meets before its route, the innermost first; what is not asked for is not there."""
     settings = state.settings
+    routes = [route for router in routers for route in router.routes if isinstance(route, JsonRoute)]
+    app.add_middleware(Shortcut, routes=routes)
     if settings.api_keys:
-        routes = [route for router in routers for route in router.routes if isinstance(route, JsonRoute)]
         app.add_middleware(Doors, settings=settings, shapes={route.path: route.error_shape for route in routes})
     if settings.cors_origins:
         add_cors(app, settings.cors_origins)

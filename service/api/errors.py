@@ -8,8 +8,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from service.errors import (
@@ -94,7 +93,6 @@ class ErrorBody(BaseModel):
 def add_error_handlers(app: FastAPI) -> None:
     """Answer every failure in the shape of its route's dialect, OpenAI's unless the route has another."""
     app.add_exception_handler(BerthError, _berth_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
 
 
@@ -132,19 +130,19 @@ def refusal(request: Request, error: BerthError) -> Response:
     return _reply(request, failure_of(error), **headers)
 
 
+def invalid_body(error: ValidationError) -> MalformedError:
+    """Say what is wrong with a body, and where."""
+    # Of a union's errors, one for each member, the one that got furthest into the value says most.
+    details = max(error.errors(include_url=False), key=lambda details: len(details["loc"]))
+    param = _field(details["loc"])
+    message = str(details["msg"]).removeprefix("Value error, ")
+    kind = EmptyError if details["type"] in EMPTY else MalformedError
+    return kind(param, message if param else f"the body: {message}")
+
+
 async def _berth_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BerthError), "registered for it alone"
     return refusal(request, error)
-
-
-async def _validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError), "registered for it alone"
-    # Of a union's errors, one for each member, the one that got furthest into the value says most.
-    details: dict[str, Any] = max(error.errors(), key=lambda details: len(details["loc"]))
-    param = _field(details["loc"][1:])
-    message = str(details["msg"]).removeprefix("Value error, ")
-    kind = EmptyError if details["type"] in EMPTY else MalformedError
-    return _reply(request, failure_of(kind(param, message if param else f"the body: {message}")))
 
 
 def _field(location: Sequence[str | int]) -> str:

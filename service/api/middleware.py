@@ -5,8 +5,9 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Iterator
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -55,7 +56,8 @@ class Observe:
                 await unexpected(Request(scope), error)(scope, exchange.receive, exchange.send)
             finally:
                 exchange.close()
-        exchange.report()
+        # uvloop writes an answer once the callbacks at hand are done: what is said of it must not hold it up.
+        asyncio.get_running_loop().call_soon(exchange.report)
 
 
 class Exchange:
@@ -86,15 +88,17 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.close()
-            headers = MutableHeaders(scope=message)
-            headers["x-request-id"] = self._id
-            headers["server-timing"] = self._server_timing()
-            embedded = self._embedded()
-            if embedded is not None and embedded.truncated:
-                headers["x-truncated-inputs"] = str(embedded.truncated)
-            if self._berth.draining:
-                headers["connection"] = "close"
+            message["headers"] = [*message.get("headers", ()), *self._headers()]
         await self._send(message)
+
+    def _headers(self) -> Iterator[tuple[bytes, bytes]]:
+        yield b"x-request-id", self._id.encode()
+        yield b"server-timing", self._server_timing().encode()
+        embedded = self._embedded()
+        if embedded is not None and embedded.truncated:
+            yield b"x-truncated-inputs", str(embedded.truncated).encode()
+        if self._berth.draining:
+            yield b"connection", b"close"
 
     def close(self) -> None:
         """Stop watching."""

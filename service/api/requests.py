@@ -1,19 +1,20 @@
-"""How a request comes in: admitted before its body is read, the body bounded, parsed and held to a deadline."""
+"""How a request comes in: admitted before its body is read, bounded, parsed, and all of it held to a deadline."""
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from inspect import signature
 from typing import Any, get_type_hints
 
 import orjson
 from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from service.api.doors import holder_of
-from service.api.errors import Shape, openai_shape
+from service.api.errors import Shape, invalid_body, openai_shape
 from service.api.state import State
 from service.errors import DeadlineError, InvalidInputError, MalformedError, TooLargeError
 
@@ -32,56 +33,6 @@ TIMEOUT_PARAMETER = {
 }
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-
-
-class JsonRequest(Request):
-    """A request whose JSON body is bounded in size and time, and whose sender is watched while it is answered."""
-
-    @property
-    def deadline(self) -> float:
-        """The time of the event loop's clock by which the answer must be there."""
-        deadline: float = self.state.deadline
-        return deadline
-
-    async def stream(self) -> AsyncGenerator[bytes]:
-        """Yield the body, and fail as soon as it is known to be too large."""
-        limit = self._berth.settings.max_body_bytes
-        announced = self.headers.get("content-length", "0")
-        if announced.isdecimal() and int(announced) > limit:
-            raise _body_too_large(limit)
-        received = 0
-        async for chunk in super().stream():
-            received += len(chunk)
-            if received > limit:
-                raise _body_too_large(limit)
-            yield chunk
-
-    async def body(self) -> bytes:
-        """Read the body whole, before the deadline."""
-        try:
-            async with asyncio.timeout_at(self.deadline):
-                body = await super().body()
-        except TimeoutError as error:
-            raise DeadlineError("the deadline passed before the body had arrived") from error
-        # The watch for a hang-up begins with the body's end and needs a few turns of the loop to tell: where others
-        # wait, a client that left with its request already sent must not cost its tokenization.
-        if self._berth.loaded().runner.queued_units:
-            for _ in range(WATCH_TURNS):
-                await asyncio.sleep(0)
-        return body
-
-    async def json(self) -> Any:
-        """Parse the body: strict JSON in UTF-8, without NaN and lone surrogates."""
-        body = await self.body()
-        try:
-            return orjson.loads(body) if len(body) < LARGE_BODY else await asyncio.to_thread(orjson.loads, body)
-        except orjson.JSONDecodeError as error:
-            raise MalformedError("", f"the body is not valid JSON: {error}") from error
-
-    @property
-    def _berth(self) -> State:
-        state: State = self.app.state.berth
-        return state
 
 
 class JsonRoute(APIRoute):
@@ -103,16 +54,23 @@ class JsonRoute(APIRoute):
         model = TypeAdapter(get_type_hints(self.endpoint, include_extras=True)["body"])
         wanted = signature(self.endpoint).parameters.keys()
 
-        async def handle_json(given: Request) -> Response:
-            state: State = given.app.state.berth
-            given.state.error_shape = self.error_shape
-            self.admit(state, given)
-            _check_content_type(given)
-            given.state.deadline = asyncio.get_running_loop().time() + _timeout(given, state.settings.request_timeout)
-            request = JsonRequest(given.scope, given.receive)
-            body = _validated(model, await request.json())
-            arguments = {"body": body, "request": request, "state": state}
-            response: Response = await self.endpoint(**{name: arguments[name] for name in wanted})
+        async def handle_json(request: Request) -> Response:
+            state: State = request.app.state.berth
+            noted = request.scope["state"]
+            noted["error_shape"] = self.error_shape
+            self.admit(state, request)
+            _check_content_type(request)
+            seconds = _timeout(request, state.settings.request_timeout)
+            noted["deadline"] = deadline = asyncio.get_running_loop().time() + seconds
+            awaited = "the body had arrived"
+            try:
+                async with asyncio.timeout_at(deadline):
+                    content = await _read_body(request, state)
+                    awaited = "the answer was ready"
+                    arguments = {"body": _validated(model, await _parsed(content)), "request": request, "state": state}
+                    response: Response = await self.endpoint(**{name: arguments[name] for name in wanted})
+            except TimeoutError as error:
+                raise DeadlineError(f"the deadline passed before {awaited}") from error
             return response
 
         return handle_json
@@ -128,13 +86,50 @@ class EncoderRoute(JsonRoute):
             holder.allowance.check()
 
 
+async def _read_body(request: Request, state: State) -> bytes:
+    """Read the body whole; fails as soon as it is known to be too large."""
+    limit = state.settings.max_body_bytes
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced) > limit:
+        raise _body_too_large(limit)
+    body = await _joined(request.receive, limit)
+    # The watch for a hang-up begins with the body's end and needs a few turns of the loop to tell: where others
+    # wait, a client that left with its request already sent must not cost its tokenization.
+    if state.loaded().runner.queued_units:
+        for _ in range(WATCH_TURNS):
+            await asyncio.sleep(0)
+    return body
+
+
+async def _joined(receive: Receive, limit: int) -> bytes:
+    pieces: list[bytes] = []
+    received, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        pieces.append(message.get("body", b""))
+        received += len(pieces[-1])
+        if received > limit:
+            raise _body_too_large(limit)
+        more = message.get("more_body", False)
+    return b"".join(pieces)
+
+
+async def _parsed(body: bytes) -> Any:
+    """Parse strict JSON in UTF-8, without NaN and lone surrogates."""
+    try:
+        return orjson.loads(body) if len(body) < LARGE_BODY else await asyncio.to_thread(orjson.loads, body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedError("", f"the body is not valid JSON: {error}") from error
+
+
 def _validated(model: TypeAdapter[Any], content: Any) -> Any:
-    """Make of a body what its route takes; raises `RequestValidationError`, as FastAPI does."""
+    """Make of a body what its route takes; raises `MalformedError`."""
     try:
         return model.validate_python(content)
     except ValidationError as error:
-        places = [details | {"loc": ("body", *details["loc"])} for details in error.errors(include_url=False)]
-        raise RequestValidationError(places) from None
+        raise invalid_body(error) from None
 
 
 def _check_content_type(request: Request) -> None:

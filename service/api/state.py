@@ -104,8 +104,9 @@ class State:
         """Encode texts within the request's deadline, and leave on the request what headers, log and metrics tell."""
         holder = holder_of(request)
         charge = None if holder is None else holder.charge
-        embedded = await self.loaded().embedder.embed(texts, wish, deadline=request.state.deadline, charge=charge)
-        request.state.embedded = embedded
+        noted = request.scope["state"]
+        embedded = await self.loaded().embedder.embed(texts, wish, deadline=noted["deadline"], charge=charge)
+        noted["embedded"] = embedded
         return embedded
 
 

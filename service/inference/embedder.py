@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -87,20 +86,20 @@ class Embedder:
     async def embed(
         self, texts: Sequence[Text], wish: Wish, *, deadline: float, charge: Callable[[int], None] | None = None
     ) -> Embedded:
-        """Encode inputs, of which there is at least one, before `deadline` (a time of the event loop's clock).
+        """Encode inputs, of which there is at least one.
 
-        `charge` is told how many tokens are about to be queued, and may raise.
+        What cannot be done before `deadline` (a time of the event loop's clock) is turned away; it is the caller who
+        ends what is not done by then. `charge` is told how many tokens are about to be queued, and may raise.
         Raises `InvalidInputError`, `TooLargeError`, `OverloadedError`, `DeadlineError` and `EncoderError`.
         """
         started = time.perf_counter()
-        async with _before(deadline):
-            inputs = await self._read(texts, wish)
-            units = [unit for item in inputs if isinstance(item, Reading) for unit in item.units]
-            tokenize_seconds = time.perf_counter() - started
-            seconds = deadline - asyncio.get_running_loop().time()
-            if seconds <= CLOCK_TICK:
-                raise TimeoutError
-            encoded = await self._runner.run(units, seconds=seconds, charge=charge) if units else Encoded([])
+        inputs = await self._read(texts, wish)
+        units = [unit for item in inputs if isinstance(item, Reading) for unit in item.units]
+        tokenize_seconds = time.perf_counter() - started
+        seconds = deadline - asyncio.get_running_loop().time()
+        if seconds <= CLOCK_TICK:
+            raise DeadlineError("the deadline passed before the texts were tokenized")
+        encoded = await self._runner.run(units, seconds=seconds, charge=charge) if units else Encoded([])
         results = iter(encoded.results)
         items: list[Item | BerthError] = [
             item.answer(results) if isinstance(item, Reading) else item for item in inputs
@@ -148,8 +147,8 @@ class Embedder:
             inputs += await self._off_loop(size, partial(self._readings, chunk, tokenized, wish))
         return inputs
 
-    async def tables(self, texts: Sequence[Text], *, add_special_tokens: bool, deadline: float) -> list[list[Token]]:
-        """Tokenize texts into tables, uncut; raises `InvalidInputError`, or `DeadlineError` between two texts."""
+    async def tables(self, texts: Sequence[Text], *, add_special_tokens: bool) -> list[list[Token]]:
+        """Tokenize texts into tables, uncut; raises `InvalidInputError`."""
         self.check(texts)
         tables: list[list[Token]] = []
         tokens = 0
@@ -157,14 +156,11 @@ class Embedder:
         def table(text: Text) -> list[Token]:
             return self._tokenizer.tokens(text, add_special_tokens=add_special_tokens)
 
-        async with _before(deadline):
-            for text in texts:
-                tables.append(await self._off_loop(len(text.value), partial(table, text)))
-                tokens += len(tables[-1])
-                if tokens > self._limits.table_tokens:
-                    raise InvalidInputError(
-                        _field(text), f"more than {self._limits.table_tokens} tokens in one request"
-                    )
+        for text in texts:
+            tables.append(await self._off_loop(len(text.value), partial(table, text)))
+            tokens += len(tables[-1])
+            if tokens > self._limits.table_tokens:
+                raise InvalidInputError(_field(text), f"more than {self._limits.table_tokens} tokens in one request")
         return tables
 
     async def _off_loop(self, size: int, function: Callable[[], T]) -> T:
@@ -209,16 +205,6 @@ class Embedder:
         if numbers > self._limits.reply_numbers:
             limit = self._limits.reply_numbers
             raise InvalidInputError(wish.limited, f"the reply would hold {numbers} numbers, at most {limit}")
-
-
-@asynccontextmanager
-async def _before(deadline: float) -> AsyncIterator[None]:
-    """Raise `DeadlineError` where what is inside has not ended by then."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            yield
-    except TimeoutError as error:
-        raise DeadlineError("the deadline passed before the answer was ready") from error
 
 
 def _field(text: Text) -> str:

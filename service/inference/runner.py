@@ -260,7 +260,8 @@ class Runner:
         if run.lost:
             self._on_lost()
         errors = sum(isinstance(result, EncoderError) for result in results)
-        self._on_batch(BatchReport(len(batch), tokens, errors, run.seconds, run.out_of_memory))
+        report = BatchReport(len(batch), tokens, errors, run.seconds, run.out_of_memory)
+        self._loop.call_soon(self._on_batch, report)  # after those whom the results have woken
 
     def _observe(self, seconds_per_token: float) -> None:
         """Learn the rate at which a queue is worked off: from full batches, for a near empty one costs much a token."""

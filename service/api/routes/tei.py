@@ -197,14 +197,12 @@ async def root(body: RootRequest, request: Request, state: CurrentState) -> Resp
 
 
 @tokens.post("/tokenize", summary="A text's tokens", responses=documented(list[list[TeiToken]]))
-async def tokenize(body: TokenizeRequest, request: Request, state: CurrentState) -> Response:
+async def tokenize(body: TokenizeRequest, state: CurrentState) -> Response:
     """Tokenize texts; `start` and `stop` count code points and are null for special tokens."""
     # TEI's places count from the prompt: here it is a part of the text.
     prompted = state.prompted(body.inputs.texts, body.prompt_name)
     texts = [Text(text.name, text.prompt + str(text.value)) for text in prompted]
-    tables = await state.loaded().embedder.tables(
-        texts, add_special_tokens=body.add_special_tokens, deadline=request.state.deadline
-    )
+    tables = await state.loaded().embedder.tables(texts, add_special_tokens=body.add_special_tokens)
     pairs = zip(texts, tables, strict=True)
     content = [[_simple(token, str(text.value)) for token in table] for text, table in pairs]
     return await large_json_reply(content, sum(map(len, tables)))

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from service.api.answers import DetokenizeAnswer, TokenizeAnswer, documented
 from service.api.replies import json_reply, large_json_reply
@@ -14,11 +14,9 @@ router = APIRouter(route_class=JsonRoute, tags=["tokens"])
 
 
 @router.post("/v1/tokenize", summary="A text's tokens with their places in it", responses=documented(TokenizeAnswer))
-async def tokenize(body: TokenizeRequest, request: Request, state: CurrentState) -> Response:
+async def tokenize(body: TokenizeRequest, state: CurrentState) -> Response:
     """Tokenize texts, uncut. `start` and `end` count code points; `word` is null for special tokens."""
-    tables = await state.loaded().embedder.tables(
-        body.inputs.texts, add_special_tokens=body.add_special_tokens, deadline=request.state.deadline
-    )
+    tables = await state.loaded().embedder.tables(body.inputs.texts, add_special_tokens=body.add_special_tokens)
     content = {"data": [{"index": index, "tokens": table} for index, table in enumerate(tables)]}
     return await large_json_reply(content, sum(map(len, tables)))
 
