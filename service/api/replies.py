@@ -4,6 +4,7 @@ import asyncio
 import base64
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -59,11 +60,16 @@ def _json_response(body: bytes) -> Response:
 
 def accepted(request: Request) -> Media:
     """Say in what form the caller wants vectors; JSON unless it names one of the others."""
-    weights = _weights(request.headers.get("accept", ""))
-    wanted = max((JSON, RAW, ARROW), key=lambda media: weights.get(media, 0.0))
+    wanted = _wanted(request.headers.get("accept", ""))
     if wanted == ARROW and find_spec("pyarrow") is None:
         raise InvalidInputError("Accept", f"{ARROW} needs pyarrow, which is not installed here; {RAW} does not")
     return MEDIA[wanted]
+
+
+@lru_cache(maxsize=64)  # clients send few different ones
+def _wanted(accept: str) -> str:
+    weights = _weights(accept)
+    return max((JSON, RAW, ARROW), key=lambda media: weights.get(media, 0.0))
 
 
 def _weights(accept: str) -> dict[str, float]:

@@ -33,11 +33,10 @@ def pool(feature: Feature, hidden: Float32Array, encodings: Sequence[Encoding]) 
     `none`, [words, width] for `words`. All tokens count, [CLS] and [SEP] too, as in sentence-transformers, unless the
     feature excludes them.
     """
-    lengths = np.array([len(encoding) for encoding in encodings])
+    lengths = [len(encoding) for encoding in encodings]
     if feature.exclude_special and feature.pooling is not Pooling.WORDS:  # words leave them out anyway
         kept = ~np.concatenate([encoding.special for encoding in encodings if encoding.special is not None])
-        starts = np.cumsum(lengths) - lengths
-        hidden, lengths = hidden[kept], np.add.reduceat(kept, starts, dtype=np.intp)
+        hidden, lengths = hidden[kept], np.add.reduceat(kept, _starts(lengths), dtype=np.intp).tolist()
     match feature.pooling:
         case Pooling.NONE:
             return _each(feature, np.split(hidden, np.cumsum(lengths)[:-1]))
@@ -45,7 +44,7 @@ def pool(feature: Feature, hidden: Float32Array, encodings: Sequence[Encoding]) 
             states = np.split(hidden, np.cumsum(lengths)[:-1])
             return _each(feature, [mean_of_words(*pair) for pair in zip(states, map(_words, encodings), strict=True)])
         case Pooling.MEAN if feature.normalize:  # whatever it is divided by, its direction is the sum's
-            return normalize(_sum(hidden, np.cumsum(lengths) - lengths))
+            return normalize(_sum(hidden, lengths))
         case _:
             rows = _rows(feature.pooling, hidden, lengths)
             return normalize(rows) if feature.normalize else rows
@@ -55,10 +54,8 @@ def mean_of_words(hidden: Float32Array, words: Int32Array) -> Float32Array:
     """Average the rows of each word; `words` [tokens] counts them and is -1 outside. Gives [words, width]."""
     inside = words >= 0
     hidden, words = hidden[inside], words[inside]
-    starts = np.flatnonzero(np.diff(words, prepend=-1))
-    if not len(starts):
-        return hidden
-    return _mean(hidden, starts, np.diff(starts, append=len(words)))
+    lengths = np.unique(words, return_counts=True)[1]
+    return _mean(hidden, lengths.tolist()) if len(lengths) else hidden
 
 
 def normalize(vectors: Float32Array) -> Float32Array:
@@ -89,22 +86,22 @@ def _each(feature: Feature, vectors: Vectors) -> Vectors:
     return [normalize(vector) for vector in vectors] if feature.normalize else vectors
 
 
-def _rows(pooling: Pooling, hidden: Float32Array, lengths: IntArray) -> Float32Array:
+def _rows(pooling: Pooling, hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
     """Pool each segment of the packed rows to one row."""
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
     match pooling:
         case Pooling.CLS:
-            return np.take(hidden, starts, axis=0)
+            return np.take(hidden, _starts(lengths), axis=0)
         case Pooling.LAST:
-            return np.take(hidden, ends - 1, axis=0)
+            return np.take(hidden, np.cumsum(lengths) - 1, axis=0)
         case Pooling.MEAN:
-            return _mean(hidden, starts, lengths)
+            return _mean(hidden, lengths)
         case Pooling.MAX:
-            return np.asarray(np.maximum.reduceat(hidden, starts, axis=0))
+            return np.asarray(np.maximum.reduceat(hidden, _starts(lengths), axis=0))
         case Pooling.MEAN_MAX:
-            return np.concatenate([_mean(hidden, starts, lengths), np.maximum.reduceat(hidden, starts, axis=0)], axis=1)
+            highest = np.maximum.reduceat(hidden, _starts(lengths), axis=0)
+            return np.concatenate([_mean(hidden, lengths), highest], axis=1)
         case Pooling.WEIGHTED_MEAN:  # Muennighoff 2022, SGPT: a token's weight is its position, counted from 1
+            starts = _starts(lengths)
             weights = (np.arange(len(hidden)) - np.repeat(starts, lengths) + 1).astype(np.float32)
             totals = np.add.reduceat(weights, starts)
             return np.asarray(np.add.reduceat(hidden * weights[:, None], starts, axis=0) / totals[:, None])
@@ -112,10 +109,16 @@ def _rows(pooling: Pooling, hidden: Float32Array, lengths: IntArray) -> Float32A
             raise AssertionError(f"{pooling} does not pool a text to one row")
 
 
-def _mean(hidden: Float32Array, starts: IntArray, lengths: IntArray) -> Float32Array:
-    return np.asarray(_sum(hidden, starts) / lengths[:, None].astype(np.float32))
+def _starts(lengths: Sequence[int]) -> IntArray:
+    return np.cumsum([0, *lengths[:-1]])
 
 
-def _sum(hidden: Float32Array, starts: IntArray) -> Float32Array:
-    """Add up the rows of each segment; of one alone it takes a quarter of the time."""
-    return np.add.reduce(hidden, 0, keepdims=True) if len(starts) == 1 else np.add.reduceat(hidden, starts, axis=0)
+def _mean(hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
+    return np.asarray(_sum(hidden, lengths) / np.array(lengths, dtype=np.float32)[:, None])
+
+
+def _sum(hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
+    """Add up the rows of each segment; one alone is done in a quarter of the time."""
+    if len(lengths) == 1:
+        return np.add.reduce(hidden, 0, keepdims=True)
+    return np.add.reduceat(hidden, _starts(lengths), axis=0)
