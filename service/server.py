@@ -8,6 +8,7 @@ SIGINT leaves out the grace period, and a second one the waiting too.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import select
 import signal
@@ -46,6 +47,9 @@ RETRY_SECONDS = 1.0
 TICKS_BETWEEN_CHECKS = 5
 """Tenths of a second between two looks for connections whose clients are late."""
 
+COLLECT_AFTER = 50_000
+"""Objects more than there were, until those that are new are collected: in some 20 milliseconds."""
+
 SECURITY_HEADERS = [
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
@@ -82,11 +86,23 @@ def serve(
             complain(settings.log_format, f"cannot serve on {settings.host}:{settings.metrics_port}: {error}")
             return 1
         server = Server(app, settings, on_listening, metrics_socket)
+        _spare_collections()
         try:
             server.run(sockets)
         except SystemExit:  # uvicorn could not open the port, has said why, and has a status of its own for it
             return 1
     return 1 if server.failed else 0
+
+
+def _spare_collections() -> None:
+    """Have the garbage collector pass over what is there for good, and look at the rest seldom.
+
+    Under load a collection of all objects stops the service for a tenth of a second. Reference counts free what
+    requests leave; only some errors leave cycles.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
 class Server(uvicorn.Server):

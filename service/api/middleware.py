@@ -104,6 +104,7 @@ class Exchange:
         """Stop watching."""
         if self._watcher is not None:
             self._watcher.cancel()
+            self._watcher = None  # it refers to this exchange, which would be left to the garbage collector
 
     def report(self) -> None:
         """Count the request and log it; never its texts."""

@@ -79,10 +79,11 @@ class Scheduler:
         flow.head_start = self.max_batch_tokens if flow.tokens <= self.max_batch_tokens else 0.0
 
     def remove(self, flow: Flow) -> None:
-        """Drop what still waits of a flow, if anything does."""
+        """Drop what still waits of a flow, if anything does, and let go of its tickets, which refer to it."""
         for ticket in flow.tickets:
             if ticket.waiting:
                 self._take(ticket)
+        flow.tickets.clear()
 
     def tokens_before(self, tokens: int) -> int:
         """Estimate how many tokens are encoded, at most, before a newcomer of some is served: as many of every flow."""

@@ -1,11 +1,13 @@
 """What happens to every request on its way: identity, count, and the watch for a hang-up."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 import pytest
 
 from service.inference.types import Unit, Vectors
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from tests.service.api.conftest import Api, MakeApi
 
 BODY = b'{"input": ["a ship", "a boat"]}'
-SCOPE = {
+SCOPE: dict[str, Any] = {
     "type": "http",
     "asgi": {"version": "3.0"},
     "http_version": "1.1",
@@ -119,3 +121,41 @@ def test_failing_encoder_is_500_with_the_texts_place(make_api: "MakeApi", caplog
     assert answer.json()["error"]["code"] == "encoder_error"
     assert api.post("/v1/embeddings", {"input": ["one", "two"]}).status_code == 200
     assert api.sample("berth_encoder_errors_total") == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers", "status"),
+    [
+        ({"input": ["a ship", "a boat"]}, {}, 200),
+        ({"input": []}, {}, 400),
+        ({"input": "a ship", "model": "other"}, {}, 404),
+        ({"input": "a ship"}, {"x-request-timeout": "1e-9"}, 504),
+    ],
+)
+def test_nothing_of_a_request_is_left_to_the_garbage_collector(
+    make_api: "MakeApi", fields: object, headers: dict[str, str], status: int
+) -> None:
+    """A collection stops everything, so it is had seldom: cycles would pile up until then, vectors and all."""
+    api = make_api(lambda units: [[np.ones(384, dtype=np.float32)] for _ in units])
+
+    async def send() -> None:
+        body = orjson.dumps(fields)
+        given = [*SCOPE["headers"], *((name.encode(), value.encode()) for name, value in headers.items())]
+        connection = Connection({"type": "http.request", "body": body})
+        await api.app({**SCOPE, "headers": given}, connection.receive, connection.send)
+        assert connection.sent[0]["status"] == status
+        await asyncio.sleep(0.01)  # the end of the watch, the report
+
+    api.run(send())
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        api.run(send())
+        gc.collect()
+        left = [kind for each in gc.garbage if (kind := type(each).__module__).startswith("service")]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
