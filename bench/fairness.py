@@ -22,7 +22,7 @@ HEAD = (
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A short request's time, alone and in a crowd, beside that of a batch."""
+    """A short request's time, alone and in a crowd, beside that of a batch of the crowd's."""
 
     server: str
     alone_p50_ms: float
@@ -72,9 +72,10 @@ def _write(report: Report, options: argparse.Namespace, about: dict[str, str]) -
 def _measure(rig: Rig, target: Target, number: int) -> tuple[Report, bool]:
     alone = rig.run(target, "w1", number)
     before = batches(target)
+    bulk_alone = rig.run(target, "w3", number)
+    after = batches(target)
     pin(rig.client_cores)
     short, bulk = run_together(rig.loop(target, "w1"), rig.loop(target, "w3"))
-    after = batches(target)
     latencies = [span * 1000 for span in overlapping(short.window, short.spans)]
     count, seconds = after[0] - before[0], after[1] - before[1]
     batch_ms = seconds * 1000 / count if count else None
@@ -91,7 +92,7 @@ def _measure(rig: Rig, target: Target, number: int) -> tuple[Report, bool]:
         p99_in_batches=p99 / batch_ms if batch_ms else None,
     )
     crowded = (rig.result(target, name, number, record) for name, record in (("w1", short), ("w3", bulk)))
-    return report, alone.valid and all(result.valid for result in crowded)
+    return report, alone.valid and bulk_alone.valid and all(result.valid for result in crowded)
 
 
 def overlapping(window: Window, spans: list[Span]) -> list[float]:

@@ -2,10 +2,11 @@
 
 Requests are flows of units. Flows share the encoder by fair queueing (Demers, Keshav and Shenker 1989), counted in
 tokens: each flow carries a tag, the virtual time up to which it was served, and the flow with the least tag anchors
-the next batch. A newcomer of at most a batch has a head start until then, so that a short request never waits behind
-a bulk one; nor in a batch with it: newcomers have theirs to themselves, which is small where they are. The rest of a
-batch are units of near length from any flow, because lengths that differ cost padding. A unit that waits more than
-once, from whichever requests, is taken once for all of them.
+the next batch. A newcomer of at most a batch has a head start until then, so that a short request does not wait behind
+a bulk one; nor in a batch with it: newcomers have theirs to themselves, which is small where they are. However many
+come, bulk waits for them no longer than the head start. The rest of a batch are units of near length from any flow,
+because lengths that differ cost padding, so that a flow of odd lengths falls behind the others for a while. A unit that
+waits more than once, from whichever requests, is taken once for all of them.
 """
 
 from bisect import bisect_left, insort
@@ -16,6 +17,8 @@ from operator import attrgetter
 
 from service.inference.types import Unit
 
+HEAD_START = 4
+"""Full batches of which each bulk request lets newcomers have its share first: more than it ever falls behind else."""
 MAX_PADDING = 1.3
 """The most that a batch's padded area (units x longest) may be of its tokens: the attention alone is still padded."""
 
@@ -76,7 +79,7 @@ class Scheduler:
         self._flows[flow] = None
         for ticket in flow.tickets:
             self._put(ticket)
-        flow.head_start = self.max_batch_tokens if flow.tokens <= self.max_batch_tokens else 0.0
+        flow.head_start = HEAD_START * self.max_batch_tokens if flow.tokens <= self.max_batch_tokens else 0.0
 
     def remove(self, flow: Flow) -> None:
         """Drop what still waits of a flow, if anything does, and let go of its tickets, which refer to it."""
