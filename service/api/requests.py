@@ -36,7 +36,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class JsonRoute(APIRoute):
-    """A route that reads a JSON body as `JsonRequest` does."""
+    """A route that takes a JSON body, bounded in size and time, and whose sender is watched while it is answered."""
 
     error_shape: Shape = staticmethod(openai_shape)
     """The dialect of the route's errors."""
@@ -70,6 +70,7 @@ class JsonRoute(APIRoute):
                     arguments = {"body": _validated(model, await _parsed(content)), "request": request, "state": state}
                     response: Response = await self.endpoint(**{name: arguments[name] for name in wanted})
             except TimeoutError as error:
+                noted.pop("embedded", None)  # what was encoded is not answered
                 raise DeadlineError(f"the deadline passed before {awaited}") from error
             return response
 

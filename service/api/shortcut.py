@@ -33,4 +33,5 @@ class Shortcut:
             response = await handle(request)
         except BerthError as error:
             response = refusal(request, error)
+            error.__traceback__ = None  # through its frames, which hold it, it would keep the body until a collection
         await response(scope, receive, send)

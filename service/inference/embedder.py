@@ -98,7 +98,7 @@ class Embedder:
         tokenize_seconds = time.perf_counter() - started
         seconds = deadline - asyncio.get_running_loop().time()
         if seconds <= CLOCK_TICK:
-            raise DeadlineError("the deadline passed before the texts were tokenized")
+            raise DeadlineError("the deadline passed before the answer was ready")
         encoded = await self._runner.run(units, seconds=seconds, charge=charge) if units else Encoded([])
         results = iter(encoded.results)
         items: list[Item | BerthError] = [

@@ -118,7 +118,10 @@ def _mean(hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
 
 
 def _sum(hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
-    """Add up the rows of each segment; one alone is done in a quarter of the time."""
-    if len(lengths) == 1:
-        return np.add.reduce(hidden, 0, keepdims=True)
-    return np.add.reduceat(hidden, _starts(lengths), axis=0)
+    """Add up the rows of each segment; `reduceat` takes longer, and adds in another order where there is one alone."""
+    sums = np.empty((len(lengths), hidden.shape[1]), dtype=np.float32)
+    start = 0
+    for length, row in zip(lengths, sums, strict=True):
+        np.add.reduce(hidden[start : start + length], 0, out=row)
+        start += length
+    return sums

@@ -165,25 +165,27 @@ class Runner:
         """
         queued = time.perf_counter()
         job = Job()
+        tickets: list[Ticket] = []  # the job's own, and a cycle, once it is queued
         for index, unit in sorted(enumerate(units), key=lambda pair: len(pair[1])):
             ticket = Ticket(job, index, unit)
             if (vectors := self._cache.get(ticket.key)) is not None:
                 job.results[index] = vectors
             else:
-                job.tickets.append(ticket)
+                tickets.append(ticket)
         cached = len(job.results)
-        if not job.tickets:
+        if not tickets:
             return Encoded([job.results[index] for index in range(len(units))], cached=cached)
-        job.unanswered = len(job.tickets)
-        tokens = sum(map(len, job.tickets))
+        job.unanswered = len(tickets)
+        tokens = sum(map(len, tickets))
         self.admit(tokens, seconds)
         if charge is not None:
             charge(tokens)
         with self._changed:
             if self._stopping:
                 raise NotReadyError("the service is shutting down")
+            job.tickets.extend(tickets)
             self._scheduler.add(job)
-            self._changed.notify(len(job.tickets))
+            self._changed.notify(len(tickets))
         self.requests += 1
         try:
             await job.done

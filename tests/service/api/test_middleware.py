@@ -128,15 +128,31 @@ def test_failing_encoder_is_500_with_the_texts_place(make_api: "MakeApi", caplog
     [
         ({"input": ["a ship", "a boat"]}, {}, 200),
         ({"input": []}, {}, 400),
+        ({"input": ["a ship", ""]}, {}, 400),
+        ({"input": [[101, 2911, 102], [1]]}, {}, 400),
+        ({"input": ["a ship", "a boat " * 60]}, {}, 413),
+        ({"input": ["a ship", "ten tokens with the two special ones"]}, {}, 500),
+        ({"input": ["a ship", "a boat"]}, {"x-request-timeout": "1"}, 429),
         ({"input": "a ship", "model": "other"}, {}, 404),
         ({"input": "a ship"}, {"x-request-timeout": "1e-9"}, 504),
     ],
 )
 def test_nothing_of_a_request_is_left_to_the_garbage_collector(
-    make_api: "MakeApi", fields: object, headers: dict[str, str], status: int
+    make_api: "MakeApi", caplog: pytest.LogCaptureFixture, fields: object, headers: dict[str, str], status: int
 ) -> None:
     """A collection stops everything, so it is had seldom: cycles would pile up until then, vectors and all."""
-    api = make_api(lambda units: [[np.ones(384, dtype=np.float32)] for _ in units])
+    caplog.set_level("CRITICAL")
+
+    def encode(units: Sequence[Unit]) -> list[Vectors]:
+        if any(len(unit) == 10 for unit in units):
+            raise RuntimeError("ten")
+        return [[np.ones(384, dtype=np.float32)] for _ in units]
+
+    api = make_api(encode, max_queue_tokens=100)
+    if status == 429:
+        engine = api.state.engine
+        assert engine is not None
+        engine.runner._observe(1.0)  # a second a token
 
     async def send() -> None:
         body = orjson.dumps(fields)

@@ -64,6 +64,20 @@ def test_pooling_is_torchs(pooling: Pooling, normalized: bool) -> None:
         assert vector.dtype == np.float32
 
 
+@pytest.mark.parametrize("normalized", [False, True], ids=["plain", "normalized"])
+@pytest.mark.parametrize("pooling", REFERENCES)
+def test_text_has_the_same_vector_alone_and_in_company(pooling: Pooling, normalized: bool) -> None:
+    """To the last bit: what is asked for alone must match what was indexed in bulk."""
+    lengths = [1, 2, 9, 40, 256]
+    rows = np.random.default_rng(1).normal(size=(sum(lengths), 384)).astype(np.float32)
+    feature = Feature(pooling, (3,), normalize=normalized)
+    together = pool(feature, rows, encodings(lengths))
+    ends = np.cumsum(lengths)
+    for vector, start, length in zip(together, ends - lengths, lengths, strict=True):
+        (alone,) = pool(feature, rows[start : start + length], encodings([length]))
+        np.testing.assert_array_equal(vector, alone)
+
+
 @pytest.mark.parametrize("pooling", REFERENCES)
 def test_special_tokens_can_be_left_out(pooling: Pooling) -> None:
     lengths = [length for length in LENGTHS if length > 2]
