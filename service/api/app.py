@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 
 from service import __version__
@@ -101,6 +102,8 @@ def create_app(
         version=__version__,
         description="Text in, vectors out: every representation of a BERT model over HTTP.",
         lifespan=lifespan,
+        # For the documentation, where a key can then be entered; it is `Doors` that asks for one.
+        dependencies=[Depends(HTTPBearer(auto_error=False))] if settings.api_keys else [],
         telemetry=NO_TELEMETRY,
     )
     app.state.berth = state

@@ -35,9 +35,11 @@ def test_every_route_wants_a_key_but_health_and_pages(start: "Start", tiny_artif
     service = start(tiny_artifact, **KEYS)
     assert "API keys: alice, bob" in service.log
     with service.client() as http:
+        document = http.get("/openapi.json").json()
+        assert document["components"]["securitySchemes"]["HTTPBearer"] == {"type": "http", "scheme": "bearer"}
         operations = [
             (method.upper(), path.replace("{name}", "x"))
-            for path, methods in http.get("/openapi.json").json()["paths"].items()
+            for path, methods in document["paths"].items()
             for method in methods
         ]
         assert len(operations) > 15
