@@ -42,6 +42,7 @@ class Observe:
             await self._app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, self._berth)
+        self._berth.inside += 1
         with self._berth.metrics.in_flight.track_inprogress():
             try:
                 await self._app(scope, exchange.receive, exchange.send)
@@ -55,6 +56,7 @@ class Observe:
                     raise
                 await unexpected(Request(scope), error)(scope, exchange.receive, exchange.send)
             finally:
+                self._berth.inside -= 1
                 exchange.close()
         # uvloop writes an answer once the callbacks at hand are done: what is said of it must not hold it up.
         asyncio.get_running_loop().call_soon(exchange.report)

@@ -94,9 +94,9 @@ async def _read_body(request: Request, state: State) -> bytes:
     if announced.isdecimal() and int(announced) > limit:
         raise _body_too_large(limit)
     body = await _joined(request.receive, limit)
-    # The watch for a hang-up begins with the body's end and needs a few turns of the loop to tell: where others
-    # wait, a client that left with its request already sent must not cost its tokenization.
-    if state.loaded().runner.queued_units:
+    # The watch for a hang-up begins with the body's end and needs a few turns of the loop to tell: where there are
+    # others, a client that left with its request already sent must not cost its tokenization.
+    if state.inside > 1:
         for _ in range(WATCH_TURNS):
             await asyncio.sleep(0)
     return body

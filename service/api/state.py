@@ -54,6 +54,8 @@ class State:
     """Where the model runs, by number, with their names; none on the CPU."""
     engine: Engine | None = None
     draining: bool = False
+    inside: int = 0
+    """Requests that came and are not answered yet."""
 
     @property
     def ready(self) -> bool:
