@@ -96,7 +96,7 @@ function tellState(scraper, error) {
   const { scrape } = scraper.last;
   const uptime = Date.now() / 1e3 - total(scrape, "process_start_time_seconds");
   const workers = total(scrape, "berth_ready");
-  find("live-uptime").textContent = `up ${duration(Math.max(0, uptime))}${workers > 1 ? ` · ${workers} workers` : ""}`;
+  find("live-uptime").textContent = `Up ${duration(Math.max(0, uptime))}${workers > 1 ? ` · ${workers} workers` : ""}`;
 }
 
 /** @param {ReturnType<typeof routesOf>} routes */
