@@ -60,7 +60,7 @@ bench: .venv/.installed ## measure Berth on this machine; what each column says:
 
 .PHONY: bench-peers
 bench-peers: .venv/.installed ## the same beside other servers, each in an environment of its own; what cannot be had is left out
-	$(SERVE) -m bench --rounds 3 $(PEERS:%=--peer %) $(ARGS)
+	$(SERVE) -m bench --picture bench.svg --rounds 3 $(PEERS:%=--peer %) $(ARGS)
 
 .PHONY: image
 image: ## build the container image

@@ -9,10 +9,12 @@ from statistics import median
 from bench.ceiling import Ceiling, measure_ceiling
 from bench.figures import ratio_of_medians
 from bench.floor import Floor, sizes_of
+from bench.picture import picture
 from bench.processes import pin
 from bench.result import Result
 from bench.rig import Contender, Rig
 from bench.table import table
+from bench.workloads import SHAPES
 
 HEAD = (
     *("workload", "server", "texts/s", "p50 ms", "p95 ms", "p99 ms", "CPU ms/text"),
@@ -37,6 +39,8 @@ class Comparison:
         with self.rig.contenders(self.options.peer) as contenders:
             self._rounds(contenders)
         print(self.table())
+        if self.options.picture is not None:
+            self.options.picture.write_text(picture(self._rates()), encoding="utf-8")
         self.rig.tell_left_out()
         return self.valid
 
@@ -51,6 +55,16 @@ class Comparison:
                 rows = [[name, *(ratio(name, ours, peer) for peer in peers)] for name in self.options.workloads]
                 tables.append(table([f"{title}, {ours} ÷", *peers], rows))
         return "\n\n".join(tables)
+
+    def _rates(self) -> dict[str, dict[str, float]]:
+        """Give the medians of the rounds by workload and server."""
+        labels = list(dict.fromkeys(label for label, _ in self.results))
+        return {
+            f"{name}, {SHAPES[name].title}": {
+                label: median(result.texts_per_second for result in self.results[label, name]) for label in labels
+            }
+            for name in self.options.workloads
+        }
 
     def _rounds(self, contenders: list[Contender]) -> None:
         for number in range(self.options.rounds):

@@ -42,6 +42,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--no-ceiling", action="store_true", help="leave out the encoder alone and the products alone")
     parser.add_argument("--min-cos", type=float, default=0.999, help="a cosine to the reference up to this is wrong")
     parser.add_argument("--factor", type=_positive(float), default=10, help="overload: how many times the peak rate")
+    parser.add_argument("--picture", type=Path, help="run: SVG file for a picture of the rates")
     parser.add_argument("--out", type=Path, help="file to which a line of JSON is added for each result")
     own, flags = _split(arguments)
     options = parser.parse_args(own)
@@ -55,6 +56,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             parser.error("memory: --base wants its --pid")
     if options.peer and options.command not in WITH_PEERS:
         parser.error(f"--peer is for {' and '.join(WITH_PEERS)}")
+    if options.picture and options.command != "run":
+        parser.error("--picture is for run")
     for peer in options.peer:
         if "://" not in peer and peer not in PEERS:
             parser.error(f"--peer: {peer!r} is neither a URL nor one of {', '.join(PEERS)}")

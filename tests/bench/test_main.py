@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -13,6 +14,7 @@ from bench.overload import arrivals
 from bench.processes import cores as cores_of_all
 from bench.processes import pin
 from bench.server import berth_command, free_port, running
+from bench.table import cell
 
 QUICK = ("--seconds", "0.2", "--warmup", "0.1")
 
@@ -34,8 +36,11 @@ def run(tmp_path: Path, artifact: Path, *arguments: str) -> tuple[int, list[dict
 def test_a_run_is_measured_checked_and_told(
     tmp_path: Path, tiny_artifact: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, lines = run(tmp_path, tiny_artifact, "run", "--workloads", "w3")
+    picture = tmp_path / "bench.svg"
+    status, lines = run(tmp_path, tiny_artifact, "run", "--workloads", "w3", "--picture", str(picture))
     assert status == 0
+    texts = [element.text for element in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == ["w3, bulk 64, 4 at once, texts/s", "berth", cell(float(str(lines[0]["texts_per_second"])))]
     assert [line["workload"] for line in lines] == ["w3", "w3"]
     assert all(line["commit"] and line["command"] for line in lines)
     served, limits = lines
