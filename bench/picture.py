@@ -5,7 +5,7 @@ from html import escape
 
 from bench.table import cell
 
-WIDTH, LABEL, VALUE = 720, 150, 70
+WIDTH, LABEL, VALUE = 720, 190, 70
 ROW, BAR, GAP = 22, 14, 34
 """Pixels: of the picture, of the names and figures beside the bars; of a line, a bar, and a group's heading."""
 

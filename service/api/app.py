@@ -102,15 +102,18 @@ def create_app(
         version=__version__,
         description="Text in, vectors out: every representation of a BERT model over HTTP.",
         lifespan=lifespan,
-        # For the documentation, where a key can then be entered; it is `Doors` that asks for one.
-        dependencies=[Depends(HTTPBearer(auto_error=False))] if settings.api_keys else [],
         telemetry=NO_TELEMETRY,
     )
     app.state.berth = state
     add_error_handlers(app)
     routers = (*ROUTERS, *([service.figures] if settings.metrics_port is None else []))
     for router in routers:
-        app.include_router(router, responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}})
+        # For the documentation, where a key can then be entered; it is `Doors` that asks for one.
+        is_open = router is service.health or (router is service.figures and settings.metrics_access == "open")
+        key = [Depends(HTTPBearer(auto_error=False))] if settings.api_keys and not is_open else []
+        app.include_router(
+            router, dependencies=key, responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
+        )
     _add_middleware(app, state, routers, tracing)
     # What a web page of another origin is told has headers that the shedder knows nothing of.
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, EncoderRoute)]

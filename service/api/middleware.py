@@ -115,7 +115,7 @@ class Exchange:
         status = DISCONNECTED if self.status is None else self.status
         metrics, embedded = self._berth.metrics, self._embedded()
         metrics.count_request(route, status, seconds)
-        if embedded is not None:
+        if embedded is not None and status < 400:
             metrics.count_texts(embedded)
         if status == DISCONNECTED:
             metrics.count_rejected("disconnected")

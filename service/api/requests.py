@@ -70,7 +70,6 @@ class JsonRoute(APIRoute):
                     arguments = {"body": _validated(model, await _parsed(content)), "request": request, "state": state}
                     response: Response = await self.endpoint(**{name: arguments[name] for name in wanted})
             except TimeoutError as error:
-                noted.pop("embedded", None)  # what was encoded is not answered
                 raise DeadlineError(f"the deadline passed before {awaited}") from error
             return response
 

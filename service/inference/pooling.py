@@ -118,7 +118,7 @@ def _mean(hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
 
 
 def _sum(hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
-    """Add up the rows of each segment; `reduceat` takes longer, and adds in another order where there is one alone."""
+    """Add up the rows of each segment, in the same order whatever is beside it; `reduceat` takes longer."""
     sums = np.empty((len(lengths), hidden.shape[1]), dtype=np.float32)
     start = 0
     for length, row in zip(lengths, sums, strict=True):

@@ -2,11 +2,12 @@
 
 Requests are flows of units. Flows share the encoder by fair queueing (Demers, Keshav and Shenker 1989), counted in
 tokens: each flow carries a tag, the virtual time up to which it was served, and the flow with the least tag anchors
-the next batch. A request that is one batch has a head start, so that it does not wait behind bulk; nor in a batch with
-it: such newcomers have theirs to themselves, which is small where they are. However many come, bulk lets them have no
-more than the head start of its share, and then has its share again. The rest of a batch are units of near length from
-any flow, because lengths that differ cost padding, so that a flow of odd lengths falls behind the others for a while. A
-unit that waits more than once, from whichever requests, is taken once for all of them.
+the next batch. A request of at most a batch has a head start, so that it does not wait behind bulk; nor in a batch
+with it: such newcomers have theirs to themselves, which is small where they are. However many come, bulk that waits
+lets them have no more than the head start of its share, and then has its share again; bulk that joins other bulk
+stands where that does. The rest of a batch are units of near length from any flow, because lengths that differ cost
+padding, so that a flow of odd lengths falls behind the others for a while. A unit that waits more than once, from
+whichever requests, is taken once for all of them.
 """
 
 from bisect import bisect_left, insort
@@ -17,8 +18,8 @@ from operator import attrgetter
 
 from service.inference.types import Unit
 
-HEAD_START = 4
-"""In full batches: more than bulk ever falls behind for its lengths alone, which is 2.7 in simulations."""
+HEAD_START = 2
+"""In full batches: about what bulk falls behind for its lengths alone, where requests have lengths of the same kind."""
 MAX_PADDING = 1.3
 """The most that a batch's padded area (units x longest) may be of its tokens: the attention alone is still padded."""
 
@@ -75,12 +76,13 @@ class Scheduler:
 
     def add(self, flow: Flow) -> None:
         """Queue a flow's tickets, of which there must be one at least."""
-        flow.tag = self._clock
+        bulk = [other.tag for other in self._flows if not other.head_start]
         self._flows[flow] = None
         for ticket in flow.tickets:
             self._put(ticket)
         is_short = flow.tokens <= self.max_batch_tokens or flow.waiting == 1
         flow.head_start = HEAD_START * self.max_batch_tokens if is_short else 0.0
+        flow.tag = self._clock if is_short else min([self._clock, max(bulk, default=self._clock)])
 
     def remove(self, flow: Flow) -> None:
         """Drop what still waits of a flow, if anything does, and let go of its tickets, which refer to it."""

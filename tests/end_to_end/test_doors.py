@@ -37,6 +37,8 @@ def test_every_route_wants_a_key_but_health_and_pages(start: "Start", tiny_artif
     with service.client() as http:
         document = http.get("/openapi.json").json()
         assert document["components"]["securitySchemes"]["HTTPBearer"] == {"type": "http", "scheme": "bearer"}
+        assert "security" in document["paths"]["/info"]["get"]
+        assert "security" not in document["paths"]["/health/ready"]["get"]
         operations = [
             (method.upper(), path.replace("{name}", "x"))
             for path, methods in document["paths"].items()

@@ -192,6 +192,35 @@ def test_newcomers_are_next_also_where_bulk_comes_and_goes(seed: int) -> None:
         assert batches_until_served(scheduler, queue(scheduler, [int(rng.integers(4, 24))])) == 1
 
 
+@pytest.mark.parametrize("lengths", [[300], [4, 16, 64, 150], [100, 100]], ids=str)
+def test_short_request_is_served_before_bulk_to_its_end(lengths: list[int]) -> None:
+    """Also one text longer than a batch, and texts whose lengths differ too much for one."""
+    alone = Scheduler(BUDGET)
+    batches = batches_until_served(alone, queue(alone, lengths))
+    scheduler = Scheduler(BUDGET)
+    for _ in range(4):
+        queue(scheduler, [32, 100] * 40)
+    scheduler.take_batch()
+    assert batches_until_served(scheduler, queue(scheduler, lengths)) == batches
+
+
+def test_bulk_that_comes_and_goes_has_its_share_beside_short_requests() -> None:
+    """Four clients of two batches a request beside two of half a batch: equal turns would be two thirds."""
+    rng = np.random.default_rng(0)
+    scheduler = Scheduler(BUDGET)
+    clients = [2 * BUDGET] * 4 + [BUDGET // 2] * 2
+    flows = [Flow() for _ in clients]
+    served = dict.fromkeys(clients, 0)
+    for _ in range(2000):
+        for place, (tokens, flow) in enumerate(zip(clients, flows, strict=True)):
+            if not flow.waiting:
+                flows[place] = queue(scheduler, rng.multinomial(tokens - 16, [1 / 8] * 8) + 2)
+        of = dict(zip(flows, clients, strict=True))
+        for ticket in scheduler.take_batch():
+            served[of[ticket.flow]] += len(ticket)
+    assert served[2 * BUDGET] / sum(served.values()) > 0.4
+
+
 @pytest.mark.parametrize("flows", [2, 4])
 @pytest.mark.parametrize("lengths", [[32] * 600, [16, 48] * 300], ids=["one length", "two lengths"])
 def test_equal_flows_get_equal_tokens(flows: int, lengths: list[int]) -> None:
