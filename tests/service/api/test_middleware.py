@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 import pytest
 
+from service.inference.tokenizer import Tokenizer
 from service.inference.types import Unit, Vectors
 
 if TYPE_CHECKING:
@@ -82,6 +83,44 @@ def test_hang_up_ends_the_work_and_is_counted(make_api: "MakeApi") -> None:
     assert counted(api, "499") == 1
     assert api.sample("berth_rejected_requests_total", reason="disconnected") == 1
     assert api.sample("berth_requests_in_flight") == 0
+
+
+def test_client_that_has_left_costs_no_tokenizing_where_there_are_others(
+    make_api: "MakeApi", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    def wait(units: Sequence[Unit]) -> list[Vectors]:
+        assert gate.wait(20), "the test opens the gate"
+        return [[np.ones(384, dtype=np.float32)] for _ in units]
+
+    api = make_api(wait)
+    tokenized: list[object] = []
+    encode = Tokenizer.encode
+
+    def note(*given: Any, **named: Any) -> Any:
+        tokenized.append(given)
+        return encode(*given, **named)
+
+    monkeypatch.setattr(Tokenizer, "encode", note)
+
+    async def scenario() -> None:
+        stays = asyncio.ensure_future(api.client.post("/v1/embeddings", json={"input": "a ship"}))
+        while not tokenized:
+            await asyncio.sleep(0.001)
+        connection = Connection({"type": "http.request", "body": BODY})
+        connection.leaves.set()
+        await api.app({**SCOPE}, connection.receive, connection.send)
+        gate.set()
+        assert (await stays).status_code == 200
+
+    try:
+        api.run(scenario())
+    finally:
+        gate.set()
+    assert len(tokenized) == 1
+    assert counted(api, "499") == 1
+    assert api.state.inside == 0
 
 
 def test_hang_up_before_the_body_is_whole_is_one_too(make_api: "MakeApi") -> None:
