@@ -18,7 +18,7 @@ from operator import attrgetter
 
 from service.inference.types import Unit
 
-HEAD_START = 4
+HEAD_START = 8
 """In full batches: more than bulk falls behind for its lengths alone, where requests have lengths of the same kind."""
 MAX_PADDING = 1.3
 """The most that a batch's padded area (units x longest) may be of its tokens: the attention alone is still padded."""
