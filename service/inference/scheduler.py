@@ -76,13 +76,15 @@ class Scheduler:
 
     def add(self, flow: Flow) -> None:
         """Queue a flow's tickets, of which there must be one at least."""
-        bulk = [other.tag for other in self._flows if not other.head_start]
-        self._flows[flow] = None
         for ticket in flow.tickets:
             self._put(ticket)
-        is_short = flow.tokens <= self.max_batch_tokens or flow.waiting == 1
-        flow.head_start = HEAD_START * self.max_batch_tokens if is_short else 0.0
-        flow.tag = self._clock if is_short else min([self._clock, max(bulk, default=self._clock)])
+        flow.tag = self._clock
+        if flow.tokens <= self.max_batch_tokens or flow.waiting == 1:
+            flow.head_start = HEAD_START * self.max_batch_tokens
+        else:
+            bulk = (other.tag for other in self._flows if not other.head_start)
+            flow.tag = min(self._clock, max(bulk, default=self._clock))
+        self._flows[flow] = None
 
     def remove(self, flow: Flow) -> None:
         """Drop what still waits of a flow, if anything does, and let go of its tickets, which refer to it."""
