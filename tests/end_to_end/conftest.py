@@ -23,6 +23,8 @@ from transformers import AutoTokenizer, BertModel
 
 START_BOUND = 30.0
 STOP_BOUND = 30.0
+SILENCE_BOUND = 1.0
+"""Seconds to wait for a log's end where others go on sending."""
 Condition = Callable[[], bool]
 Floats = NDArray[np.float64]
 
@@ -35,15 +37,25 @@ class Service:
     log_file: Path
 
     @property
-    def log(self) -> str:
-        """What it has written so far, to stdout and stderr."""
+    def written(self) -> str:
+        """What it has written by now, to stdout and stderr."""
         return self.log_file.read_text(encoding="utf-8")
+
+    @property
+    def log(self) -> str:
+        """What it has written once it is silent: a request's line comes after its answer."""
+        before, now = None, self.written
+        end = time.monotonic() + SILENCE_BOUND
+        while now != before and time.monotonic() < end:
+            time.sleep(0.1)
+            before, now = now, self.written
+        return now
 
     @property
     def port(self) -> int:
         """The port, once it listens."""
-        found = re.search(r"running on http://127\.0\.0\.1:(\d+)", self.log)
-        assert found, self.log
+        found = re.search(r"running on http://127\.0\.0\.1:(\d+)", self.written)
+        assert found, self.written
         return int(found[1])
 
     @property
@@ -54,7 +66,7 @@ class Service:
     @property
     def tail(self) -> str:
         """The last lines of the log."""
-        return "\n".join(self.log.splitlines()[-20:])
+        return "\n".join(self.written.splitlines()[-20:])
 
     def client(self) -> httpx.Client:
         """Open a client that does not go through a proxy."""
@@ -95,7 +107,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def _listening(service: Service) -> bool:
-    return "running on http" in service.log
+    return "running on http" in service.written
 
 
 def _ready(service: Service) -> bool:

@@ -73,7 +73,7 @@ def test_request_is_one_line_of_text(start: "Start", tiny_artifact: Path) -> Non
         http.post("/v1/embeddings", json={"input": ["a b", "c"]}, headers={"x-request-id": "mine"})
         http.post("/v1/embeddings", json={"input": []}, headers={"x-request-id": "bad"})
         http.get("/health/live", headers={"x-request-id": "live"})
-    service.until(lambda: "id=live" in service.log)
+    service.until(lambda: "id=live" in service.written)
     [good] = [line for line in service.log.splitlines() if "id=mine" in line]
     [bad] = [line for line in service.log.splitlines() if "id=bad" in line]
     [live] = [line for line in service.log.splitlines() if "id=live" in line]
@@ -88,7 +88,7 @@ def test_request_is_one_object(start: "Start", tiny_artifact: Path) -> None:
     headers = {"x-request-id": "mine", "api-key": KEY}
     with service.client() as http:
         http.post("/v1/embeddings", json={"input": ["a b", "c"]}, headers=headers)
-    service.until(lambda: '"id":"mine"' in service.log)
+    service.until(lambda: '"id":"mine"' in service.written)
     log = objects(service)
     [line] = [line for line in log if line.get("id") == "mine"]
     expected = {"method": "POST", "route": "/v1/embeddings", "status": 200, "texts": 2, "tokens": 7, "key": "alice"}
@@ -107,7 +107,7 @@ def test_workers_and_their_supervisor_write_objects(start: "Start", tiny_artifac
     assert service.process.pid not in ready
     killed = ready.pop()
     os.kill(killed, signal.SIGKILL)
-    service.until(lambda: f"worker {killed} ended with signal 9" in service.log)
+    service.until(lambda: f"worker {killed} ended with signal 9" in service.written)
     assert service.stop() == 0
     [told] = [line for line in objects(service) if "signal 9" in line["message"]]
     assert (told["level"], told["process"]) == ("error", service.process.pid)

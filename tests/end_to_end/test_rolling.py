@@ -227,7 +227,7 @@ def test_workers_of_one_service(start: "Start", minilm: Path, vectors: NDArray[n
             [oldest, other] = _workers(service)
             told.append(oldest)
             os.kill(oldest, signal.SIGTERM)
-            service.until(lambda: f"worker {told[-1]} ended with status 0" in service.log)
+            service.until(lambda: f"worker {told[-1]} ended with status 0" in service.written)
             service.until(lambda: len(_workers(service)) == 2)
             assert other in _workers(service)
             load.wait_for(10 * CLIENTS)

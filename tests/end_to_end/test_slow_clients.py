@@ -240,7 +240,7 @@ def test_answer_that_nobody_takes_is_dropped(start: "Start", tiny_artifact: Path
         connection.connect(("127.0.0.1", service.port))
         head = b"POST /v1/features HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         connection.sendall(head % len(body) + body)
-        service.until(lambda: "its client took nothing of an answer for 1 seconds" in service.log, BOUND)
+        service.until(lambda: "its client took nothing of an answer for 1 seconds" in service.written, BOUND)
         answers(service)
         answer = all_of(connection)
     announced = re.search(rb"content-length: (\d+)", answer)

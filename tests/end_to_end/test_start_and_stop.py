@@ -135,7 +135,7 @@ def test_folder_that_is_none_ends_with_one_line(launch: "Launch", tmp_path: Path
 
 def test_berth_serve_takes_an_artifact(launch: "Launch", tiny_artifact: Path) -> None:
     service = launch(tiny_artifact, module="berth")
-    service.until(lambda: "ready:" in service.log)
+    service.until(lambda: "ready:" in service.written)
     with service.client() as http:
         assert len(http.post("/v1/embeddings", json={"input": "a"}).json()["data"][0]["embedding"]) == 60
     assert service.stop() == 0

@@ -78,7 +78,8 @@ def test_two_workers_answer_and_any_of_them_shows_the_sum(start: "Start", tiny_a
 
     def both_have_shown() -> bool:
         answer = service.metric("berth_requests_total", route="/v1/embeddings", status="200")
-        assert answer == sent
+        if answer != sent:  # the last one is counted after its answer
+            return False
         [*_, page] = re.findall(r"requests\[(\d+)\]: GET /metrics", service.log)
         shown[page] = answer
         return len(shown) == 2
@@ -125,7 +126,7 @@ def test_killed_worker_is_replaced_while_others_answer(start: "Start", tiny_arti
             service.until(lambda: len(answering(service)) == 2)
             [killed, kept] = workers(service)
             os.kill(killed, signal.SIGKILL)
-            service.until(lambda: f"worker {killed} ended with signal 9" in service.log)
+            service.until(lambda: f"worker {killed} ended with signal 9" in service.written)
             at_kill = len(outcomes)
             service.until(lambda: len(workers(service)) == 2)
             [replacement] = set(workers(service)) - {kept}
@@ -163,7 +164,7 @@ def test_worker_that_is_told_to_end_is_replaced(start: "Start", tiny_artifact: P
     wait_for_two(service)
     told = workers(service)[0]
     os.kill(told, signal.SIGTERM)
-    service.until(lambda: f"worker {told} ended with status 0" in service.log)
+    service.until(lambda: f"worker {told} ended with status 0" in service.written)
     wait_for_two(service)
 
 

@@ -67,7 +67,7 @@ def test_calibration_that_cannot_be_kept_is_a_warning(
     if kind == "full":
         fill(disk)
     service = serve_from(start, tiny_artifact, disk / "cache")
-    service.until(lambda: "calibrated:" in service.log)
+    service.until(lambda: "calibrated:" in service.written)
     [line] = [line for line in service.log.splitlines() if "WARNING" in line]
     assert "the calibration cannot be kept" in line
     check_service(service, right)

@@ -94,7 +94,7 @@ def test_hang_without_hope_is_left_to_the_liveness_probe(faulty: Faulty) -> None
         assert http.get("/health/live").status_code == 200
         service.until(lambda: http.get("/health/live").status_code == 503)
         assert http.get("/health/ready").status_code == 503
-    service.until(lambda: "must be replaced" in service.log)
+    service.until(lambda: "must be replaced" in service.written)
     assert service.stop(signal.SIGTERM) == 0
 
 
@@ -102,7 +102,7 @@ def test_worker_that_hangs_without_hope_is_replaced(faulty: Faulty, right: Right
     service = faulty.start("--workers", "2", "--threads", "1", "--request-timeout", "3", "--shutdown-timeout", "1")
     service.until(lambda: service.metric("berth_ready") == 2)
     assert embed(service, HANGING).status_code == 504
-    service.until(lambda: "another takes its place" in service.log)
+    service.until(lambda: "another takes its place" in service.written)
     service.until(lambda: service.metric("berth_ready") == 2)
     with Load(service, right) as load, Readiness(service) as ready:
         load.until_answered(50)
