@@ -45,8 +45,11 @@ def stalls(service: Service) -> float:
 
 
 def test_batch_that_hangs_is_told_and_forgotten_when_it_ends(faulty: Faulty, right: Right) -> None:
-    """One of two threads hangs: readiness says so, and the other thread answers what still comes, rightly."""
-    service = faulty.start("--threads", "2")
+    """One of two threads hangs: readiness says so, and the other thread answers what still comes, rightly.
+
+    Each text has a batch of its own: one beside that which hangs would wait with it for its own deadline, a minute.
+    """
+    service = faulty.start("--threads", "2", "--max-batch-tokens", "1")
     with Readiness(service) as ready, ThreadPoolExecutor(1) as pool:
         with Load(service, right) as load:
             load.until_answered(20)
