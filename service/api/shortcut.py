@@ -1,6 +1,6 @@
 """The short way to the routes that take JSON: one look-up, past FastAPI's routing and its stacks of contexts.
 
-They cost more than all that Berth itself does before a text is tokenized. What is not on the way goes on to FastAPI,
+They took 55 µs of a single request of 4.5 ms. What is not on the way goes on to FastAPI,
 which has the same routes: their documentation, and their refusal of other methods.
 """
 
