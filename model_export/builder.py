@@ -1,47 +1,30 @@
-"""Writes an ONNX graph node by node, its weights into a file beside it."""
+"""Builds an ONNX graph node by node, its weights in a file of their own."""
 
 from collections.abc import Callable
-from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 from onnx import TensorProto, helper, numpy_helper
 
-from model_export.quantize import Int8Array
-from service.inference.artifact import WEIGHTS
-from service.inference.types import Float32Array
+from model_export.tensor_file import Array, TensorFile
 
 IR_VERSION = 10
 MICROSOFT = "com.microsoft"
-PAGE = 4096
-"""Weights begin at a multiple of this, so that ONNX Runtime maps them instead of copying them."""
 
 Shape = list[int | str]
-Float16Array = NDArray[np.float16]
 
 
 class GraphBuilder:
     """A graph under construction. Values are known by their names, as in ONNX itself."""
 
-    def __init__(self, folder: Path) -> None:
-        self._weights: BinaryIO = (folder / WEIGHTS).open("wb")
+    def __init__(self, file: TensorFile) -> None:
+        self._file = file
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
-
-    def __enter__(self) -> Self:
-        """Nothing to prepare: the weights' file is open."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the weights' file."""
-        self._weights.close()
 
     def input(self, name: str, shape: Shape, data_type: int) -> str:
         """Declare an input."""
@@ -80,15 +63,12 @@ class GraphBuilder:
         self._initializers.append(numpy_helper.from_array(np.array(value, dtype=dtype), name))
         return name
 
-    def weight(self, name: str, array: Float32Array | Float16Array | Int8Array) -> str:
-        """Write a tensor to the weights' file and refer to it."""
-        self._weights.seek(-self._weights.tell() % PAGE, 1)
+    def weight(self, name: str, array: Array) -> str:
+        """Put a tensor into the weights' file, if it is not there yet, and refer to it."""
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         tensor = TensorProto(name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL)
-        place = {"location": WEIGHTS, "offset": self._weights.tell(), "length": array.nbytes}
-        for key, value in place.items():
-            tensor.external_data.add(key=key, value=str(value))
-        self._weights.write(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data.cast("B"))
+        for key, value in self._file.place(name, array).items():
+            tensor.external_data.add(key=key, value=value)
         self._initializers.append(tensor)
         return name
 

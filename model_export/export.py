@@ -12,7 +12,7 @@ from model_export.errors import ExportError, HalfError
 from model_export.families import FAMILIES
 from model_export.families.family import Family
 from model_export.folder import whole_folder
-from model_export.graphs import GRAPHS, write_graph
+from model_export.graphs import GRAPHS, write_graphs
 from model_export.network import Network
 from model_export.reference import forward
 from model_export.samples import probe_encodings, random_encodings
@@ -111,7 +111,7 @@ def _write_and_verify(model: _Model, folder: Path, target: Target, precision: Pr
     What int8 rounds differs from the float64 pass by more than many a mistake does. So its first layer, in which every
     kind of product has its part, is held against a reference that rounds alike, and the probes are of that layer.
     """
-    write_graph(model.network, model.weights, folder, target, precision)
+    write_graphs(model.network, model.weights, folder, target, precision)
     texts = probe_encodings(model.tokenizer, model.max_tokens), random_encodings(model.network, model.max_tokens)
     batches = _batches(model.network, model.weights, texts)
     if target == "cuda":
@@ -141,7 +141,7 @@ def _batches(
 def _manifest(
     model: _Model, folder: Path, verification: dict[str, float], target: Target, precision: Precision
 ) -> Manifest:
-    written = (artifact.TOKENIZER, artifact.GRAPH, artifact.WEIGHTS, artifact.PROBES)
+    written = (artifact.TOKENIZER, *GRAPHS[target][precision], artifact.WEIGHTS, artifact.PROBES)
     return Manifest(
         berth_version=__version__,
         source=Source(id=model.source.id, files=model.source.hashes()),

@@ -1,4 +1,4 @@
-"""Holds the CPU graph against the float64 forward pass."""
+"""Holds the CPU's graphs against the float64 forward pass."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from model_export.comparison import Batch, compare, differences, expected_outputs
+from model_export.comparison import Batch, Expected, compare, differences, expected_outputs
 from model_export.errors import ExportError
-from service.inference.artifact import GRAPH, SLOW_FUSIONS, Precision
-from service.inference.packing import pack
-from service.inference.types import Encoding, Float32Array
+from model_export.reference import States
+from service.inference.artifact import GRAPH, SHORT_GRAPH, SLOW_FUSIONS, Precision
+from service.inference.packing import Feeds, pack, pack_one
+from service.inference.types import Float32Array
 
 LIMITS: dict[Precision, float] = {"fp32": 5e-5, "int8": 0.5}
 """The largest difference of a token's row from the reference, as a share of that row's length.
@@ -48,11 +49,11 @@ def probe_tolerance(precision: Precision, figures: Mapping[str, float]) -> float
 
 def verify_rounded(folder: Path, batches: Sequence[Batch], heads: int) -> dict[str, float]:
     """Run the graph and compare its first layer with states that were rounded as it rounds."""
-    session = _open(folder)
+    session = _open(folder / GRAPH)
     errors = np.concatenate(
         [
             differences(
-                _run(session, encodings, heads)["hidden_state_1"].astype(np.float64),
+                _run(session, pack(encodings, heads))["hidden_state_1"].astype(np.float64),
                 np.concatenate([text.hidden[1] for text in states]),
             )
             for encodings, states in batches
@@ -68,27 +69,32 @@ def verify_rounded(folder: Path, batches: Sequence[Batch], heads: int) -> dict[s
 
 
 def verify(folder: Path, batches: Sequence[Batch], heads: int, precision: Precision) -> dict[str, float]:
-    """Run the graph, compare every output, and give the figures; raise `ExportError` where they are too far off."""
-    session = _open(folder)
-    compared = [
-        compare(_run(session, encodings, heads), expected_outputs(states), LIMITS[precision], precision)
-        for encodings, states in batches
-    ]
-    texts = sum(len(encodings) for encodings, _ in batches)
+    """Run the graphs, compare every output, and give the figures; raise `ExportError` where they are too far off."""
+    session = _open(folder / GRAPH)
+    runs = [(_run(session, pack(encodings, heads)), expected_outputs(states)) for encodings, states in batches]
+    if (folder / SHORT_GRAPH).exists():
+        short = _open(folder / SHORT_GRAPH)
+        texts = [text for encodings, states in batches for text in zip(encodings, states, strict=True)]
+        runs += [(_run(short, pack_one(encoding)), _hidden_states(states)) for encoding, states in texts]
+    compared = [compare(outputs, expected, LIMITS[precision], precision) for outputs, expected in runs]
     return {
         "max_relative_difference": max(error for error, _ in compared),
         "min_cosine": min(cosine for _, cosine in compared),
-        "texts": texts,
+        "texts": sum(len(encodings) for encodings, _ in batches),
     }
 
 
-def _open(folder: Path) -> onnxruntime.InferenceSession:
+def _hidden_states(states: States) -> Expected:
+    return [(f"hidden_state_{layer}", rows) for layer, rows in enumerate(states.hidden)]
+
+
+def _open(graph: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.strict_shape_type_inference", "1")
     try:
         return onnxruntime.InferenceSession(
-            folder / GRAPH,
+            graph,
             options,
             providers=["CPUExecutionProvider"],
             disabled_optimizers=SLOW_FUSIONS,
@@ -97,9 +103,9 @@ def _open(folder: Path) -> onnxruntime.InferenceSession:
         raise ExportError(f"ONNX Runtime does not load the graph: {str(error).splitlines()[0]}") from error
 
 
-def _run(session: onnxruntime.InferenceSession, encodings: Sequence[Encoding], heads: int) -> dict[str, Float32Array]:
+def _run(session: onnxruntime.InferenceSession, feeds: Feeds) -> dict[str, Float32Array]:
     names = [output.name for output in session.get_outputs()]
     try:
-        return dict(zip(names, session.run(names, pack(encodings, heads)), strict=True))
+        return dict(zip(names, session.run(names, feeds), strict=True))
     except Exception as error:
         raise ExportError(f"ONNX Runtime does not run the graph: {str(error).splitlines()[0]}") from error

@@ -68,6 +68,10 @@ class CpuGraph(Graph):
         packed = self.builder.op("Gather", f"{x}.packed", rows, "context_rows")  # [tokens, heads, head_size]
         return self.builder.op("Reshape", f"{x}.packed.rows", packed, "hidden_rows")  # [tokens, hidden]
 
+    def linear(self, name: str, x: str) -> str:
+        # The weights lie as in the checkpoint, [outputs, inputs], as the graph for short texts needs them too.
+        return self.builder.op("Gemm", name, x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), transB=1)
+
     def feed_forward(self, name: str, x: str, result: str) -> str:
         inner = self.activation(f"{name}.activation", self.linear(f"{name}.inner", x))  # [tokens, intermediate]
         return self.add_and_norm(f"{name}.output_norm", x, self.linear(f"{name}.outer", inner), result)

@@ -49,12 +49,13 @@ class Int8Graph(CpuGraph):
         return self.context_of_many(name, parts)
 
     def linear(self, name: str, x: str) -> str:
+        if name == "pooler":  # a row for each text: nothing is won there
+            return super().linear(name, x)
+        product = self.product(name, x)
         # The key's bias is left out: it moves all scores of a query alike, which the softmax does not see.
-        return self.product(name, x) if name.endswith(".key") else super().linear(name, x)
+        return product if name.endswith(".key") else self.builder.op("Add", name, product, self.weight(f"{name}.bias"))
 
     def product(self, name: str, x: str) -> str:
-        if name == "pooler":  # a row for each text: nothing is won there
-            return super().product(name, x)
         codes, scales = quantize_columns(self.weights[f"{name}.weight"].T)
         matrix, columns = self.builder.weight(f"{name}.weight", codes), self.builder.weight(f"{name}.scales", scales)
         if x not in self.rows:

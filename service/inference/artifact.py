@@ -14,12 +14,17 @@ from service.inference.types import Encoding, Float32Array, Metric, Pooling
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 GRAPH = "model.onnx"
+SHORT_GRAPH = "short.onnx"
 WEIGHTS = "weights.bin"
 PROBES = "probes.npz"
 
 SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusion"]
 """Optimizers to disable where the graph runs: on the CPU, ONNX Runtime's fused residual + LayerNorm is several times
 slower than the two operators it replaces, and its fused bias + GELU a tenth."""
+
+SHORT_LENGTHS = range(9, 65)
+"""Tokens of a text that is faster alone in the graph for short ones: up to a third, at 16 and 32 tokens. Shorter ones
+have too few columns for its kernels, and with longer ones the graph for batches does not wait for memory either."""
 
 Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -43,7 +48,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[3] = 3
+    format_version: Literal[4] = 4
     berth_version: str
     source: Source
     family: str
@@ -96,6 +101,11 @@ class Artifact:
     @property
     def graph(self) -> Path:
         return self.folder / GRAPH
+
+    @property
+    def short_graph(self) -> Path | None:
+        """The graph for a short text alone, which computes the hidden states; not every artifact has one."""
+        return self.folder / SHORT_GRAPH if SHORT_GRAPH in self.manifest.files else None
 
     def probes(self) -> list[Probe]:
         """Read the probes: `ids`, `type_ids` [tokens of all], `lengths` [probes] and `vectors` [probes, hidden]."""

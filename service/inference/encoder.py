@@ -1,14 +1,15 @@
-"""The encoder: a batch of units in, their vectors out, by one run of the graph in ONNX Runtime."""
+"""The encoder: a batch of units in, their vectors out, by one run of a graph in ONNX Runtime."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import ArtifactError, EncoderError
-from service.inference.artifact import SLOW_FUSIONS, Artifact
-from service.inference.packing import pack
+from service.inference.artifact import SHORT_LENGTHS, SLOW_FUSIONS, Artifact
+from service.inference.packing import pack, pack_one
 from service.inference.pooling import merge_layers, normalize, pool
 from service.inference.types import Feature, Float32Array, Pooling, Unit, Vectors
 
@@ -25,16 +26,8 @@ class CpuEncoder:
 
     def __init__(self, artifact: Artifact) -> None:
         self._heads = artifact.manifest.heads
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = ort.InferenceSession(
-                artifact.graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
-            )
-        except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
-            raise ArtifactError(f"ONNX Runtime cannot load {artifact.graph}: {error}") from error
+        self._session = _open(artifact.graph)
+        self._short = _open(artifact.short_graph) if artifact.short_graph else None
 
     def __call__(self, units: Sequence[Unit]) -> list[Vectors]:
         """Encode a batch of at least one unit; gives one list of arrays a unit, in the order of its features.
@@ -55,12 +48,29 @@ class CpuEncoder:
         return [[result[feature] for feature in unit.features] for unit, result in zip(units, results, strict=True)]
 
     def _run(self, units: Sequence[Unit], outputs: list[str]) -> dict[str, Float32Array]:
-        feeds = pack([unit.encoding for unit in units], self._heads)
+        encodings = [unit.encoding for unit in units]
+        alone = len(units) == 1 and len(units[0]) in SHORT_LENGTHS and POOLER_OUTPUT not in outputs
         try:
-            values = self._session.run(outputs, feeds)
-        except Exception as error:  # as above
+            if alone and self._short is not None:
+                values = self._short.run(outputs, pack_one(encodings[0]))
+            else:
+                values = self._session.run(outputs, pack(encodings, self._heads))
+        except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
             raise EncoderError(f"the encoder failed: {error}") from error
         return dict(zip(outputs, values, strict=True))
+
+
+def _open(graph: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
+        )
+    except Exception as error:  # as above
+        raise ArtifactError(f"ONNX Runtime cannot load {graph}: {error}") from error
 
 
 def _outputs_of(features: Iterable[Feature]) -> list[str]:

@@ -26,6 +26,8 @@ INPUTS: dict[str, list[str]] = {
 }
 """The graph's inputs and their axes; int32 where nothing else is said."""
 
+SHORT_INPUTS = {name: INPUTS[name] for name in ("input_ids", "token_type_ids", "position_ids")}
+"""Those of the graph for a short text alone."""
 
 Feeds = dict[str, NDArray[np.int32] | NDArray[np.float32] | NDArray[np.bool_]]
 
@@ -37,6 +39,12 @@ def pack(encodings: Sequence[Encoding], heads: int) -> Feeds:
         "token_type_ids": np.concatenate([encoding.type_ids for encoding in encodings]),
     }
     return ids | _layout(tuple(len(encoding) for encoding in encodings), heads)
+
+
+def pack_one(encoding: Encoding) -> Feeds:
+    """Lay out a text alone; the keys are those of `SHORT_INPUTS`."""
+    positions = np.arange(len(encoding), dtype=np.int32)
+    return {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids, "position_ids": positions}
 
 
 @lru_cache(maxsize=128)  # a text alone has its length in common with many; a fuller batch is hardly ever seen again

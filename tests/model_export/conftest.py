@@ -15,8 +15,8 @@ from model_export.errors import ExportError
 from model_export.evaluation import Evaluation
 from model_export.export import export
 from model_export.verify_cuda import pack_cuda
-from service.inference.artifact import GRAPH, SLOW_FUSIONS, Precision, Target, read_manifest
-from service.inference.packing import pack
+from service.inference.artifact import GRAPH, SHORT_GRAPH, SLOW_FUSIONS, Precision, Target, read_manifest
+from service.inference.packing import pack, pack_one
 from service.inference.types import Encoding, Float32Array
 
 Outputs = dict[str, Float32Array]
@@ -42,6 +42,21 @@ def run_graph() -> RunGraph:
         names = [output.name for output in session.get_outputs()]
         [heads] = [value.shape[1] for value in session.get_inputs() if value.name == "attention_rows"]
         return dict(zip(names, session.run(names, pack(encodings, heads)), strict=True))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_short() -> RunGraph:
+    """Give a function that runs texts one by one through an artifact's graph for short ones; its answer looks alike."""
+
+    def run(artifact: Path, encodings: Sequence[Encoding]) -> Outputs:
+        session = onnxruntime.InferenceSession(
+            artifact / SHORT_GRAPH, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
+        )
+        states = [session.run(None, pack_one(encoding)) for encoding in encodings]
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, map(np.concatenate, zip(*states, strict=True)), strict=True))
 
     return run
 

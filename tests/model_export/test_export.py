@@ -15,7 +15,7 @@ from model_export.errors import ExportError
 from model_export.export import export
 from model_export.samples import PROBE_TEXTS
 from service import __version__
-from service.inference.artifact import GRAPH, PROBES, TOKENIZER, WEIGHTS, read_artifact
+from service.inference.artifact import GRAPH, PROBES, SHORT_GRAPH, TOKENIZER, WEIGHTS, read_artifact
 from service.inference.types import Encoding, Float32Array, Metric, Pooling
 
 Run = Callable[[Path, Sequence[Encoding]], dict[str, Float32Array]]
@@ -33,7 +33,7 @@ def test_the_manifest_of_the_default_model(minilm: Path) -> None:
     assert (manifest.pooling, manifest.normalize, manifest.has_pooler) == (Pooling.MEAN, True, True)
     assert (manifest.prompts, manifest.default_prompt_name) == ({}, None)
     assert manifest.similarity is Metric.COSINE
-    assert manifest.files.keys() == {GRAPH, WEIGHTS, TOKENIZER, PROBES}
+    assert manifest.files.keys() == {GRAPH, SHORT_GRAPH, WEIGHTS, TOKENIZER, PROBES}
     assert 0 < manifest.verification["max_relative_difference"] < 1e-5
     assert manifest.verification["min_cosine"] > 1 - 1e-9
 
@@ -41,6 +41,7 @@ def test_the_manifest_of_the_default_model(minilm: Path) -> None:
 def test_the_manifest_of_the_default_model_in_int8(minilm: Path, minilm_int8: Path) -> None:
     manifest = read_artifact(minilm_int8).manifest
     assert (manifest.target, manifest.precision, manifest.probe_layer) == ("cpu", "int8", 1)
+    assert SHORT_GRAPH not in manifest.files  # int8 has one way for all
     assert manifest.verification["min_cosine"] > 0.97
     assert manifest.verification["max_relative_difference"] < 0.4
     assert manifest.verification["median_rounded_difference"] < 1e-6

@@ -42,7 +42,7 @@ def test_what_the_system_refuses_is_one_line(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export_module, "write_graph", full)
+    monkeypatch.setattr(export_module, "write_graphs", full)
     assert main([str(tiny_checkpoint), str(tmp_path / "out")]) == 1
     line = f"error: {tmp_path / 'out'} cannot be written: [Errno 28] No space left on device\n"
     assert capsys.readouterr().err == line

@@ -16,7 +16,7 @@ from model_export import verify_cuda
 from model_export.__main__ import main
 from model_export.errors import ExportError
 from model_export.export import export
-from model_export.graphs import write_graph
+from model_export.graphs import write_graphs
 from model_export.network import Network
 from model_export.samples import PROBE_TEXTS
 from model_export.verify_cuda import check_structure
@@ -109,9 +109,9 @@ def test_swapped_parts_of_the_packed_product_are_refused(
     def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
         query, key = "layer.0.query.bias", "layer.0.value.bias"
         names = weights.names | {query: weights.names[key], key: weights.names[query]}
-        write_graph(network, replace(weights, names=names), folder, target, precision)
+        write_graphs(network, replace(weights, names=names), folder, target, precision)
 
-    monkeypatch.setattr(export_module, "write_graph", write)
+    monkeypatch.setattr(export_module, "write_graphs", write)
     refused(tiny_checkpoint, "hidden_state_1 of the graph is off the float64 forward pass by ", precision, "cuda")
 
 

@@ -1,4 +1,4 @@
-"""The graph against transformers: every layer and the pooler, of every shape of BERT that is supported."""
+"""The graphs against transformers: every layer and the pooler, of every shape of BERT that is supported."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertForMaskedLM, BertForSequenceClassification
 
-from model_export.builder import PAGE
 from model_export.checkpoint import DEFAULT_ID, find_checkpoint
 from model_export.export import export
-from service.inference.artifact import GRAPH, WEIGHTS
+from model_export.tensor_file import PAGE
+from service.inference.artifact import GRAPH, SHORT_GRAPH, WEIGHTS
 from service.inference.packing import INPUTS
 from service.inference.types import Encoding, Float32Array
 
@@ -40,17 +40,31 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 def test_every_output_agrees_with_transformers(
-    tmp_path: Path, make_checkpoint: Callable[..., Path], run_graph: Run, run_torch: Run, draw: Draw, variant: Any
+    tmp_path: Path,
+    make_checkpoint: Callable[..., Path],
+    run_graph: Run,
+    run_short: Run,
+    run_torch: Run,
+    draw: Draw,
+    variant: Any,
 ) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", **variant)
     artifact = export(str(checkpoint), tmp_path / "artifact").folder
     texts = draw(LENGTHS, type_vocab_size=variant.get("type_vocab_size", 3))
-    _agree(run_graph(artifact, texts), run_torch(checkpoint, texts))
+    expected = run_torch(checkpoint, texts)
+    _agree(run_graph(artifact, texts), expected)
+    del expected["pooler_output"]
+    _agree(run_short(artifact, texts), expected)
 
 
-def test_the_default_model_agrees_with_transformers(minilm: Path, run_graph: Run, run_torch: Run, draw: Draw) -> None:
+def test_the_default_model_agrees_with_transformers(
+    minilm: Path, run_graph: Run, run_short: Run, run_torch: Run, draw: Draw
+) -> None:
     texts = draw([256, 12, 1, 100], vocab_size=30522, type_vocab_size=2)
-    _agree(run_graph(minilm, texts), run_torch(find_checkpoint(DEFAULT_ID).folder, texts))
+    expected = run_torch(find_checkpoint(DEFAULT_ID).folder, texts)
+    _agree(run_graph(minilm, texts), expected)
+    del expected["pooler_output"]
+    _agree(run_short(minilm, texts), expected)
 
 
 def test_a_model_without_pooler_has_no_pooler_output(
@@ -75,6 +89,17 @@ def test_neighbours_do_not_matter(tiny_artifact: Path, run_graph: Run, draw: Dra
 
 def test_neighbours_do_not_matter_to_the_default_model(minilm: Path, run_graph: Run, draw: Draw) -> None:
     _same_alone(minilm, run_graph, draw([3, 256, 1, 30, 30, 77], vocab_size=30522, type_vocab_size=2))
+
+
+def test_the_graphs_share_one_file_of_weights(tiny_artifact: Path) -> None:
+    graphs = [onnx.load(tiny_artifact / name, load_external_data=False).graph for name in (GRAPH, SHORT_GRAPH)]
+    places = [
+        {tensor.name: tensor.external_data[1].value for tensor in graph.initializer if tensor.external_data}
+        for graph in graphs
+    ]
+    batches, short = places
+    assert short.items() <= batches.items()
+    assert len(short) > 30
 
 
 def test_the_graph_is_small_and_its_weights_can_be_mapped(tiny_artifact: Path) -> None:

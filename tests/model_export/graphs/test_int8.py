@@ -14,7 +14,7 @@ from model_export import export as export_module
 from model_export import reference
 from model_export.checkpoint import DEFAULT_ID, find_checkpoint
 from model_export.export import export
-from model_export.graphs import write_graph
+from model_export.graphs import write_graphs
 from model_export.network import Network
 from model_export.quantize import RECTIFIED, SYMMETRIC
 from model_export.reference import Float64Array, Rows
@@ -113,10 +113,10 @@ def test_a_graph_that_rounds_otherwise_is_refused(
     tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
-        write_graph(network, weights, folder, target, precision)
+        write_graphs(network, weights, folder, target, precision)
         _cut_weights(folder)
 
-    monkeypatch.setattr(export_module, "write_graph", write)
+    monkeypatch.setattr(export_module, "write_graphs", write)
     refused(tiny_checkpoint, "hidden_state_1 of the graph is off its own arithmetic by ", "int8")
 
 

@@ -12,6 +12,7 @@ from service.inference.artifact import (
     GRAPH,
     MANIFEST,
     PROBES,
+    SHORT_GRAPH,
     TOKENIZER,
     WEIGHTS,
     Artifact,
@@ -23,7 +24,8 @@ from service.inference.artifact import (
 from service.inference.types import Encoding, Metric, Pooling
 
 Amend = Callable[..., None]
-FILES = [GRAPH, WEIGHTS, TOKENIZER, PROBES]
+NEEDED = [GRAPH, WEIGHTS, TOKENIZER, PROBES]
+FILES = [*NEEDED, SHORT_GRAPH]
 
 
 def refusal(folder: Path) -> str:
@@ -40,6 +42,7 @@ def test_artifact_is_what_was_exported(tiny_artifact: Path) -> None:
     assert (manifest.layers, manifest.hidden_size, manifest.heads, manifest.vocab_size) == (3, 60, 5, 97)
     assert sorted(manifest.files) == sorted(FILES)
     assert artifact.graph == tiny_artifact / GRAPH
+    assert artifact.short_graph == tiny_artifact / SHORT_GRAPH
     assert artifact.tokenizer == tiny_artifact / TOKENIZER
 
 
@@ -65,7 +68,7 @@ def test_missing_file_is_refused(tiny_copy: Path, name: str) -> None:
     assert name in refusal(tiny_copy)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", NEEDED)
 def test_file_that_no_hash_vouches_for_is_refused(tiny_copy: Path, amend: Amend, name: str) -> None:
     amend(tiny_copy, files={other: sha256(tiny_copy / other) for other in FILES if other != name})
     assert name in refusal(tiny_copy)
@@ -74,7 +77,7 @@ def test_file_that_no_hash_vouches_for_is_refused(tiny_copy: Path, amend: Amend,
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"format_version": 4}, "format_version"),
+        ({"format_version": 5}, "format_version"),
         ({"layers": "six"}, "layers"),
         ({"pooling": "sum"}, "pooling"),
         ({"invented": 1}, "invented"),

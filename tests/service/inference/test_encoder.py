@@ -1,6 +1,7 @@
 """The encoder on the default model: what a unit gets depends on that unit alone."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from service.errors import ArtifactError, EncoderError
-from service.inference.artifact import GRAPH, Artifact
+from service.inference.artifact import GRAPH, SHORT_GRAPH, SHORT_LENGTHS, Artifact
 from service.inference.encoder import CpuEncoder
 from service.inference.pooling import merge_layers, pool
 from service.inference.types import Encoding, Feature, Merge, Pooling, Unit
@@ -74,6 +75,20 @@ def test_features_in_one_batch_do_not_mix(encoder: CpuEncoder, feature: Feature)
             [[alone]] = encoder([Unit(unit.encoding, (wanted,))])
             assert vector.shape == alone.shape
             assert np.abs(vector - alone).max() < 1e-4
+
+
+def test_a_short_text_alone_has_a_graph_of_its_own(artifact: Artifact, encoder: CpuEncoder) -> None:
+    files = {name: digest for name, digest in artifact.manifest.files.items() if name != SHORT_GRAPH}
+    without = CpuEncoder(replace(artifact, manifest=artifact.manifest.model_copy(update={"files": files})))
+
+    def alike(unit: Unit) -> bool:
+        return np.array_equal(
+            encoder([unit])[0][0], without([unit])[0][0]
+        )  # two ways are never the same to the last bit
+
+    assert not any(map(alike, units(SHORT_LENGTHS)))
+    assert all(map(alike, units([3, SHORT_LENGTHS.start - 1, SHORT_LENGTHS.stop, 256])))
+    assert all(map(alike, units([20], [Feature(Pooling.POOLER, (6,))])))
 
 
 def test_feature_asked_twice_is_given_twice(encoder: CpuEncoder) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from service.inference.packing import INPUTS, pack
+from service.inference.packing import INPUTS, SHORT_INPUTS, pack, pack_one
 from service.inference.types import Encoding
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -61,3 +61,12 @@ def test_a_lone_text_of_one_length_is_laid_out_as_the_first_was() -> None:
     assert second.pop("input_ids").tolist() == [4, 5, 6]
     assert second["attention_rows"].tolist() == first["attention_rows"].tolist()
     assert second["alone"]
+
+
+def test_a_short_text_is_laid_out_as_any_other() -> None:
+    text = encoding(5, 6, 7)
+    feeds, of_batches = pack_one(text), pack([text], heads=2)
+    assert feeds.keys() == SHORT_INPUTS.keys()
+    for name, array in feeds.items():
+        assert array.tolist() == of_batches[name].tolist()
+        assert array.dtype == of_batches[name].dtype

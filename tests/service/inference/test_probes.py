@@ -46,6 +46,14 @@ def test_wrong_device_is_refused(artifact: Artifact, encoder: CpuEncoder, distor
         check_probes(artifact, distorted(encoder, distort))
 
 
+def test_device_that_is_wrong_about_texts_alone_is_refused(artifact: Artifact, encoder: CpuEncoder) -> None:
+    def encode(units: Sequence[Unit]) -> list[Vectors]:
+        return [[vector * np.float32(1.01 if len(units) == 1 else 1)] for [vector] in encoder(units)]
+
+    with pytest.raises(ArtifactError, match="differ from the probes"):
+        check_probes(artifact, encode)
+
+
 def test_device_that_cannot_run_is_refused(artifact: Artifact) -> None:
     def fail(units: Sequence[Unit]) -> list[Vectors]:
         raise EncoderError("no kernel")
