@@ -14,7 +14,7 @@ from service.inference.cuda_encoder import CudaEncoder, open_cuda_encoder
 from service.inference.embedder import Embedder, Limits
 from service.inference.encoder import CpuEncoder
 from service.inference.probes import check_probes
-from service.inference.runner import Encode, Runner
+from service.inference.runner import BatchReport, Encode, Runner
 from service.inference.scheduler import Scheduler
 from service.inference.tokenizer import Tokenizer
 from service.inference.watch import Watch
@@ -128,16 +128,22 @@ def load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> En
     encoders = [Watch(encode, patience=settings.request_timeout) for encode in _encoders(state, artifact)]
     for encode in encoders:
         check_probes(artifact, encode)
+
+    def on_batch(report: BatchReport) -> None:
+        state.metrics.count_batch(report)
+        if report.lost:
+            on_failure()
+
     on_cpu = manifest.target == "cpu"
     runner = Runner(
         encoders,
         Scheduler(settings.max_batch_tokens or _calibration(state).read() or FIRST_BUDGET[manifest.target]),
         threads=settings.threads or (available_cores(settings.workers) if on_cpu else THREADS_PER_GPU),
+        express=on_cpu,
         longest=manifest.max_tokens,
         max_queue_tokens=settings.max_queue_tokens,
         cache=VectorCache(settings.cache_size),
-        on_batch=state.metrics.count_batch,
-        on_lost=on_failure,
+        on_batch=on_batch,
     )
     limits = Limits(
         settings.max_texts, settings.max_text_chars, settings.max_reply_numbers, tokens=settings.max_request_tokens

@@ -1,7 +1,8 @@
 """Runs the scheduler's batches: encoder threads on one side, the event loop's futures on the other.
 
-A thread that is free takes the next batch at once, whatever is there: no timer waits for more. Every future is resolved
-on every path: by its vectors, by its own error, or by its caller leaving.
+A thread that is free takes the next batch at once, whatever is there: no timer waits for more. One thread more, the
+express, takes short requests while all the others are at bulk: a batch that runs cannot be stopped, but it can be made
+to share its core. Every future is resolved on every path: by its vectors, by its own error, or by its caller leaving.
 """
 
 import asyncio
@@ -28,6 +29,9 @@ from service.inference.types import Unit, Vectors
 Encode = Callable[[Sequence[Unit]], list[Vectors]]
 """A batch of units in, one list of arrays a unit out; the contract between runner and encoder."""
 
+Take = Callable[[Encode], list[Ticket]]
+"""Waits for a batch that an encoder is to run; empty where its thread is to end."""
+
 logger = logging.getLogger("berth")
 
 
@@ -41,6 +45,8 @@ class BatchReport:
     seconds: float
     out_of_memory: int = 0
     """How many runs of it, or of parts of it, the device had no memory for."""
+    lost: bool = False
+    """Whether the device has failed for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +62,9 @@ class Encoded:
 class Runner:
     """Owns the queue and the encoder threads; `run` is the way in, from the event loop that called `start`.
 
-    Each of the encoders has `threads` threads, and all serve the one queue. `longest` is the tokens that one text may
-    have: less than that a batch is never bounded to, however little memory there is. `on_lost` is called, on the event
-    loop, where an encoder's device has failed for good.
+    Each of the encoders has `threads` threads, and all serve the one queue; `express` adds one more to the first of
+    them, for short requests. `longest` is the tokens that one text may have: less than that a batch is never bounded
+    to, however little memory there is. `on_batch` is called, on the event loop, after each batch.
     """
 
     def __init__(
@@ -67,21 +73,25 @@ class Runner:
         scheduler: Scheduler,
         *,
         threads: int,
+        express: bool = False,
         longest: int = 1,
         max_queue_tokens: int,
         cache: VectorCache,
         on_batch: Callable[[BatchReport], None],
-        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._encoders = encoders
         self._cache = cache
         self._scheduler = scheduler
         self._max_queue_tokens = max_queue_tokens
         self._on_batch = on_batch
-        self._on_lost = on_lost
         self._threads = threads
+        self._express = express
         self._longest = longest
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)
+        self._overtaking = threading.Condition(lock)
+        """Where the express waits."""
+        self._at_bulk: set[int] = set()  # the threads whose batch is of bulk
         self._stopping = False
         self._seconds_per_token = 0.0  # of all threads together, smoothed over some fifty batches
         self._workers: list[threading.Thread] = []
@@ -114,15 +124,20 @@ class Runner:
         """Start the encoder threads; they end with the process or after `stop`."""
         self._loop = asyncio.get_running_loop()
         for number, encode in enumerate(encode for encode in self._encoders for _ in range(self._threads)):
-            name = f"encoder-{number}"
-            self._workers.append(threading.Thread(target=self._work, args=[encode], name=name, daemon=True))
-            self._workers[-1].start()
+            self._start_thread(f"encoder-{number}", encode, self._next_batch)
+        if self._express:
+            self._start_thread("encoder-express", self._encoders[0], self._next_short)
+
+    def _start_thread(self, name: str, encode: Encode, take: Take) -> None:
+        self._workers.append(threading.Thread(target=self._work, args=[encode, take], name=name, daemon=True))
+        self._workers[-1].start()
 
     def stop(self) -> None:
         """Let each thread end after the batch it is running and whatever still waits."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+            self._overtaking.notify()
 
     def join(self, seconds: float) -> None:
         """Wait, at most so many seconds a thread, for the threads to end: one inside ONNX Runtime crashes the exit."""
@@ -186,6 +201,8 @@ class Runner:
             job.tickets.extend(tickets)
             self._scheduler.add(job)
             self._changed.notify(len(tickets))
+            if job.short and self._all_at_bulk:
+                self._overtaking.notify()
         self.requests += 1
         try:
             await job.done
@@ -196,9 +213,9 @@ class Runner:
         results = [job.results[index] for index in range(len(units))]
         return Encoded(results, job.started - queued, time.perf_counter() - job.started, cached)
 
-    def _work(self, encode: Encode) -> None:
+    def _work(self, encode: Encode, take: Take) -> None:
         """Run batches until stopped; what goes wrong in one is its units' result, never this loop's end."""
-        while batch := self._next_batch(encode):
+        while batch := take(encode):
             run = Run()
             results = self._encode_each(encode, run, [ticket.unit for ticket in batch])
             run.seconds = time.perf_counter() - run.started
@@ -213,12 +230,31 @@ class Runner:
 
     def _next_batch(self, encode: Encode) -> list[Ticket]:
         """Wait for a batch; empty where the runner was stopped and nothing waits, or others are to do this one's."""
+        thread = threading.get_ident()
         with self._changed:
+            self._at_bulk.discard(thread)
             while id(encode) not in self._lost or len(self._lost) == len(self._encoders):
-                if (batch := self._scheduler.take_batch()) or self._stopping:
+                batch = self._scheduler.take_batch()
+                if batch and not batch[0].flow.short:
+                    self._at_bulk.add(thread)
+                    self._overtaking.notify()  # of short requests that had to let bulk go first
+                if batch or self._stopping:
                     return batch
                 self._changed.wait()
             return []
+
+    def _next_short(self, _: Encode) -> list[Ticket]:
+        """Wait for a batch of short requests that all other threads are too busy for; empty where stopped."""
+        with self._overtaking:
+            while not self._stopping:
+                if self._all_at_bulk and (batch := self._scheduler.take_batch(short_only=True)):
+                    return batch
+                self._overtaking.wait()
+            return []
+
+    @property
+    def _all_at_bulk(self) -> bool:
+        return len(self._at_bulk) == self._threads * len(self._encoders)
 
     def _encode_each(self, encode: Encode, run: Run, units: Sequence[Unit]) -> list[Result]:
         """Encode a batch; where it fails, halve it and try again, so that only a unit that fails alone has an error."""
@@ -259,10 +295,8 @@ class Runner:
                 self._cache.put(ticket.key, result)
             for each in (ticket, *ticket.twins):
                 answer(each, result, run.started)
-        if run.lost:
-            self._on_lost()
         errors = sum(isinstance(result, EncoderError) for result in results)
-        report = BatchReport(len(batch), tokens, errors, run.seconds, run.out_of_memory)
+        report = BatchReport(len(batch), tokens, errors, run.seconds, run.out_of_memory, run.lost)
         self._loop.call_soon(self._on_batch, report)  # after those whom the results have woken
 
     def _observe(self, seconds_per_token: float) -> None:

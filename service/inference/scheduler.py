@@ -1,13 +1,15 @@
 """What the next batch is: decided here, in plain synchronous code, without an event loop, a clock or a thread.
 
-Requests are flows of units. Flows share the encoder by fair queueing (Demers, Keshav and Shenker 1989), counted in
-tokens: each flow carries a tag, the virtual time up to which it was served, and the flow with the least tag anchors
-the next batch. A request of at most a batch has a head start, so that it does not wait behind bulk; nor in a batch
-with it: such newcomers have theirs to themselves, which is small where they are. However many come, bulk that waits
-lets them have no more than the head start of its share, and then has its share again; bulk that joins other bulk
-stands where that does. The rest of a batch are units of near length from any flow, because lengths that differ cost
-padding, so that a flow of odd lengths falls behind the others for a while. A unit that waits more than once, from
-whichever requests, is taken once for all of them.
+Requests are flows of units, and of two kinds: short ones, of at most a batch or of one text, and bulk. Short ones are
+served first and in the order they came, in batches of their own, which are small where they are few. Where bulk waits,
+its share is kept in an account: as many tokens as short requests were served, less where more of them wait than of
+bulk. Once it is owed a head start's worth, it has the next batches. Within bulk, tokens are shared out by fair queueing
+(Demers, Keshav and Shenker 1989): each flow carries a tag, the tokens it was served since it joined, and the least one
+anchors the next batch; a newcomer stands where the last of the others does.
+
+The rest of a batch are units of near length from any flow, because lengths that differ cost padding, so that a flow of
+odd lengths falls behind the others for a while. A unit that waits more than once, from whichever requests, is taken
+once for all of them.
 """
 
 from bisect import bisect_left, insort
@@ -19,7 +21,7 @@ from operator import attrgetter
 from service.inference.types import Unit
 
 HEAD_START = 8
-"""In full batches: more than bulk falls behind for its lengths alone, where requests have lengths of the same kind."""
+"""In full batches: what bulk may be owed before short requests wait for it."""
 MAX_PADDING = 1.3
 """The most that a batch's padded area (units x longest) may be of its tokens: the attention alone is still padded."""
 
@@ -32,13 +34,10 @@ class Flow:
     waiting: int = 0
     tokens: int = 0
     """Of the tickets that wait."""
-    tag: float = 0.0
-    head_start: float = 0.0
-
-    @property
-    def rank(self) -> float:
-        """Order the flows: the least is served next."""
-        return self.tag - self.head_start
+    short: bool = False
+    """Of at most a batch, or of one text."""
+    tag: int = 0
+    """Orders bulk: the least is served next."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,8 +67,9 @@ class Scheduler:
         self.max_batch_tokens = max_batch_tokens
         self.units = 0
         self.tokens = 0
-        self._flows: dict[Flow, None] = {}
-        self._clock = 0.0  # the virtual time, in tokens
+        self._short: dict[Flow, None] = {}
+        self._bulk: dict[Flow, None] = {}
+        self._owed = 0.0  # tokens, to bulk
         self._by_length: dict[int, dict[Flow, OrderedDict[Ticket, None]]] = {}
         self._lengths: list[int] = []  # the keys of _by_length, sorted
         self._alike: dict[Hashable, OrderedDict[Ticket, None]] = {}
@@ -78,13 +78,10 @@ class Scheduler:
         """Queue a flow's tickets, of which there must be one at least."""
         for ticket in flow.tickets:
             self._put(ticket)
-        flow.tag = self._clock
-        if flow.tokens <= self.max_batch_tokens or flow.waiting == 1:
-            flow.head_start = HEAD_START * self.max_batch_tokens
-        else:
-            bulk = (other.tag for other in self._flows if not other.head_start)
-            flow.tag = min(self._clock, max(bulk, default=self._clock))
-        self._flows[flow] = None
+        flow.short = flow.tokens <= self.max_batch_tokens or flow.waiting == 1
+        if not flow.short:
+            flow.tag = max((other.tag for other in self._bulk), default=0)
+        self._flows_like(flow)[flow] = None
 
     def remove(self, flow: Flow) -> None:
         """Drop what still waits of a flow, if anything does, and let go of its tickets, which refer to it."""
@@ -98,35 +95,50 @@ class Scheduler:
 
         What comes after it and is shorter may be served before it too.
         """
-        return min(self.tokens, len(self._flows) * tokens)
+        return min(self.tokens, (len(self._short) + len(self._bulk)) * tokens)
 
-    def take_batch(self) -> list[Ticket]:
+    def take_batch(self, *, short_only: bool = False) -> list[Ticket]:
         """Take the next batch: `max_batch_tokens` at most, or one longer unit alone; empty where nothing waits.
 
-        Twins are not in the list and cost nothing: they hang on the tickets that they are like.
+        Also empty where it would be bulk's and only one of short requests is wanted. Twins are not in the list and cost
+        nothing: they hang on the tickets that they are like.
         """
-        if not self._flows:
+        of_bulk = bool(self._bulk) and (not self._short or self._owed > HEAD_START * self.max_batch_tokens)
+        if not (self._short or self._bulk) or (of_bulk and short_only):
             return []
-        active = len(self._flows)
-        first = min(self._flows, key=attrgetter("rank"))
-        self._clock = max(self._clock, first.rank)
-        newcomers_only = first.head_start > 0
-        anchor = self._next_of(first)
+        share = min(1.0, len(self._bulk) / max(1, len(self._short)))
+        first = min(self._bulk, key=attrgetter("tag")) if of_bulk else next(iter(self._short))
+        batch = self._filled_up(self._next_of(first), with_bulk=of_bulk)
+        for ticket in batch:
+            self._owed += len(ticket) * share if ticket.flow.short else -len(ticket)
+        self._owed = max(0.0, self._owed)
+        return batch
+
+    def _filled_up(self, anchor: Ticket, *, with_bulk: bool) -> list[Ticket]:
+        """Take a ticket, and those of near length that fit in."""
         self._take_all(anchor)
         batch, tokens, longest = [anchor], len(anchor), len(anchor)
         for length in self._nearest(longest):
-            bucket = self._by_length[length]
             while self._fits(len(batch) + 1, tokens + length, max(longest, length)):
-                flows = [flow for flow in bucket if flow is first or flow.head_start] if newcomers_only else bucket
-                if not flows:
+                ticket = self._next_of_length(length, with_bulk=with_bulk)
+                if ticket is None:
                     break
-                ticket = next(iter(bucket[min(flows, key=attrgetter("rank"))]))
                 self._take_all(ticket)
                 batch.append(ticket)
                 tokens += length
                 longest = max(longest, length)
-        self._clock += tokens / active
         return batch
+
+    def _next_of_length(self, length: int, *, with_bulk: bool) -> Ticket | None:
+        """Find the next ticket of a length, if there is one: of the first short request, else of the first of bulk."""
+        flows = self._by_length.get(length, {})
+        flow = next((flow for flow in flows if flow.short), None)
+        if flow is None and with_bulk:
+            flow = min(flows, key=attrgetter("tag"), default=None)
+        return next(iter(flows[flow])) if flow else None
+
+    def _flows_like(self, flow: Flow) -> dict[Flow, None]:
+        return self._short if flow.short else self._bulk
 
     def _fits(self, units: int, tokens: int, longest: int) -> bool:
         return tokens <= self.max_batch_tokens and units * longest <= MAX_PADDING * tokens
@@ -187,6 +199,6 @@ class Scheduler:
         flow.tokens -= length
         flow.tag += length
         if not flow.waiting:
-            del self._flows[flow]
+            del self._flows_like(flow)[flow]
         self.units -= 1
         self.tokens -= length

@@ -1,6 +1,8 @@
-"""A session on a GPU that is none: it takes and gives numbers by address, as ONNX Runtime's does under IO binding."""
+"""A session on a GPU that is none, which takes and gives numbers by address, as ONNX Runtime's does under IO binding;
+and the runner's threads."""
 
 import ctypes
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,3 +118,12 @@ def make_session() -> MakeSession:
         return FakeSession(compute, outputs, inputs)
 
     return make
+
+
+@pytest.fixture
+def encoder_threads() -> Callable[[], list[threading.Thread]]:
+    """Give a function that lists the encoder threads this test has started and that still run."""
+    others = set(threading.enumerate())
+    return lambda: [
+        thread for thread in threading.enumerate() if thread.name.startswith("encoder-") and thread not in others
+    ]

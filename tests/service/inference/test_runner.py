@@ -4,18 +4,15 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import pytest
 
 from service.errors import (
     BerthError,
-    DeviceLostError,
     EncoderError,
-    OutOfMemoryError,
     OverloadedError,
     RateLimitError,
     TooLargeError,
@@ -24,116 +21,18 @@ from service.inference.cache import VectorCache
 from service.inference.runner import BatchReport, Encode, Encoded, Runner
 from service.inference.scheduler import Scheduler
 from service.inference.types import Unit, Vectors
-
-MakeUnits = Callable[[Iterable[int]], list[Unit]]
-Scenario = Callable[[Runner], Coroutine[Any, Any, None]]
-
-Threads = Callable[[], list[threading.Thread]]
-
-ANSWER_BOUND = 20.0
-"""Seconds after which a caller counts as forgotten."""
-
-
-def echo(units: Sequence[Unit]) -> list[Vectors]:
-    """Answer each unit with its number and its length."""
-    return [[np.array([unit.encoding.ids[0], len(unit)], dtype=np.float32)] for unit in units]
-
-
-def numbers(encoded: Encoded) -> list[int]:
-    return [-1 if isinstance(result, EncoderError) else int(result[0][0]) for result in encoded.results]
-
-
-class Gate:
-    """An encoder that waits until it is opened, and says when it has a batch."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.open = threading.Event()
-        self.batches: list[int] = []
-
-    def __call__(self, units: Sequence[Unit]) -> list[Vectors]:
-        self.batches.append(len(units))
-        self.entered.set()
-        assert self.open.wait(ANSWER_BOUND), "the test opens the gate"
-        return echo(units)
-
-
-def play(
-    scenario: Scenario,
-    encode: Encode | list[Encode],
-    *,
-    threads: int = 1,
-    max_batch_tokens: int = 256,
-    max_queue_tokens: int = 10_000,
-    cache_size: int = 0,
-    longest: int = 1,
-    on_batch: Callable[[BatchReport], None] = lambda _: None,
-    on_lost: Callable[[], None] = lambda: None,
-) -> None:
-    """Run a scenario with a runner that is started before and stopped after."""
-
-    async def main() -> None:
-        runner = Runner(
-            encode if isinstance(encode, list) else [encode],
-            Scheduler(max_batch_tokens),
-            threads=threads,
-            longest=longest,
-            max_queue_tokens=max_queue_tokens,
-            cache=VectorCache(cache_size),
-            on_batch=on_batch,
-            on_lost=on_lost,
-        )
-        runner.start()
-        try:
-            await asyncio.wait_for(scenario(runner), ANSWER_BOUND)
-        finally:
-            runner.stop()
-
-    asyncio.run(main())
-
-
-@pytest.fixture
-def encoder_threads() -> Threads:
-    """Give a function that lists the encoder threads this test has started and that still run."""
-    others = set(threading.enumerate())
-    return lambda: [
-        thread for thread in threading.enumerate() if thread.name.startswith("encoder-") and thread not in others
-    ]
-
-
-class Small:
-    """An encoder with memory for some tokens; notes the batches it had memory for."""
-
-    def __init__(self, tokens: int) -> None:
-        self.tokens = tokens
-        self.encoded: list[int] = []
-
-    def __call__(self, units: Sequence[Unit]) -> list[Vectors]:
-        tokens = sum(map(len, units))
-        if tokens > self.tokens:
-            raise OutOfMemoryError("full")
-        self.encoded.append(tokens)
-        return echo(units)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
-
-
-async def entered(gate: Gate) -> None:
-    await asyncio.to_thread(gate.entered.wait, ANSWER_BOUND)
-
-
-def failing_on(numbers_: set[int], error: BaseException) -> Encode:
-    """Make an encoder that fails on every batch that holds one of some units."""
-
-    def encode(units: Sequence[Unit]) -> list[Vectors]:
-        if any(int(unit.encoding.ids[0]) in numbers_ for unit in units):
-            raise error
-        return echo(units)
-
-    return encode
+from tests.service.inference.playing import (
+    ANSWER_BOUND,
+    Gate,
+    MakeUnits,
+    Threads,
+    echo,
+    entered,
+    failing_on,
+    numbers,
+    play,
+    until,
+)
 
 
 def test_results_come_in_the_order_of_the_units(make_units: MakeUnits) -> None:
@@ -518,47 +417,6 @@ def test_rate_is_not_learnt_from_batches_that_are_near_empty(make_units: MakeUni
     play(scenario, slow)
 
 
-def test_lack_of_memory_halves_the_batch_and_the_budget_and_loses_nothing(
-    make_units: MakeUnits, caplog: pytest.LogCaptureFixture
-) -> None:
-    encoder = Small(300)
-    reports: list[BatchReport] = []
-
-    async def scenario(runner: Runner) -> None:
-        assert numbers(await runner.run(make_units([10] * 100))) == list(range(100))
-        assert runner.max_batch_tokens == 250
-        assert numbers(await runner.run(make_units([10] * 60))) == list(range(60))
-
-    play(scenario, encoder, max_batch_tokens=1000, on_batch=reports.append)
-    assert encoder.encoded == [250] * 4 + [250, 250, 100]
-    assert [report.out_of_memory for report in reports] == [3, 0, 0, 0]
-    assert sum(report.errors for report in reports) == 0
-    assert caplog.messages == [
-        f"the encoder ran out of memory: batches of {tokens} tokens from now on" for tokens in (500, 250)
-    ]
-
-
-def test_budget_never_falls_below_one_text(make_units: MakeUnits, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL + 1)
-
-    async def scenario(runner: Runner) -> None:
-        encoded = await runner.run(make_units([40, 60, 100, 100]))
-        assert numbers(encoded) == [0, 1, -1, -1]
-        assert runner.max_batch_tokens == 128
-
-    play(scenario, Small(60), max_batch_tokens=300, longest=128)
-
-
-def test_other_failures_leave_the_budget(make_units: MakeUnits, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL + 1)
-
-    async def scenario(runner: Runner) -> None:
-        await runner.run(make_units([10] * 20))
-        assert runner.max_batch_tokens == 256
-
-    play(scenario, failing_on({3}, RuntimeError("bad")))
-
-
 def test_several_encoders_serve_one_queue(make_units: MakeUnits) -> None:
     """Each has threads of its own: with all of the first's held up, the second one goes on."""
     held, free = Gate(), Gate()
@@ -573,38 +431,6 @@ def test_several_encoders_serve_one_queue(make_units: MakeUnits) -> None:
         assert [numbers(answer) for answer in await asyncio.gather(*requests)] == [[0]] * 40
 
     play(scenario, [held, free], threads=2)
-
-
-def test_lost_device_is_told_once_a_batch_and_its_callers_have_an_answer(
-    make_units: MakeUnits, caplog: pytest.LogCaptureFixture
-) -> None:
-    lost: list[bool] = []
-
-    async def scenario(runner: Runner) -> None:
-        assert numbers(await runner.run(make_units([10] * 20))) == [-1] * 20
-
-    play(scenario, failing_on({3}, DeviceLostError("the GPU has failed")), on_lost=lambda: lost.append(True))
-    assert lost == [True]
-    assert caplog.messages == ["the GPU has failed"]
-
-
-def test_lost_device_leaves_the_queue_to_the_others(make_units: MakeUnits, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL + 1)
-
-    def lost(_: Sequence[Unit]) -> list[Vectors]:
-        raise DeviceLostError("the GPU has failed")
-
-    async def scenario(runner: Runner) -> None:
-        answers: list[list[int]] = []
-        while [-1] not in answers:
-            requests = [asyncio.ensure_future(runner.run(make_units([200]))) for _ in range(60)]
-            answers = [numbers(answer) for answer in await asyncio.gather(*requests)]
-        assert answers.count([-1]) <= 2, "a batch of each thread of the lost one"
-        assert answers.count([0]) >= 58
-        for _ in range(20):
-            assert numbers(await runner.run(make_units([200]))) == [0], "no thread of the lost one takes another"
-
-    play(scenario, [echo, lost], threads=2, max_queue_tokens=100_000)
 
 
 def test_what_is_queued_is_charged_for_and_nothing_else(make_units: MakeUnits) -> None:

@@ -221,6 +221,35 @@ def test_bulk_that_comes_and_goes_has_its_share_beside_short_requests() -> None:
     assert served[2 * BUDGET] / sum(served.values()) > 0.4
 
 
+@pytest.mark.parametrize(("clients", "share"), [(1, 1 / 2), (4, 1 / 2), (12, 1 / 4)])
+def test_bulk_has_its_share_beside_short_requests_that_never_end(clients: int, share: float) -> None:
+    """Four of bulk: half of the encoder, or as much a request as short ones where more of them wait than of bulk."""
+    scheduler = Scheduler(BUDGET)
+    bulk = [queue(scheduler, [100] * 2000) for _ in range(4)]
+    short: list[Flow] = []
+    for _ in range(1000):
+        short = [flow for flow in short if flow.waiting]
+        short += [queue(scheduler, [200]) for _ in range(clients - len(short))]
+        scheduler.take_batch()
+    served = sum(100 * (2000 - flow.waiting) for flow in bulk)
+    assert served / (1000 * 200) == pytest.approx(share, abs=0.03)  # each batch is of 200 tokens
+
+
+def test_batch_of_short_requests_only() -> None:
+    scheduler = Scheduler(BUDGET)
+    assert scheduler.take_batch(short_only=True) == []
+    bulk = queue(scheduler, [BUDGET] * 20)
+    assert scheduler.take_batch(short_only=True) == []
+    for _ in range(HEAD_START + 1):
+        short = queue(scheduler, [BUDGET])
+        [ticket] = scheduler.take_batch(short_only=True)
+        assert ticket.flow is short
+    short = queue(scheduler, [BUDGET])
+    assert scheduler.take_batch(short_only=True) == [], "bulk is owed more than the head start"
+    assert [ticket.flow for ticket in scheduler.take_batch()] == [bulk]
+    assert [ticket.flow for ticket in scheduler.take_batch(short_only=True)] == [short]
+
+
 @pytest.mark.parametrize("flows", [2, 4])
 @pytest.mark.parametrize("lengths", [[32] * 600, [16, 48] * 300], ids=["one length", "two lengths"])
 def test_equal_flows_get_equal_tokens(flows: int, lengths: list[int]) -> None:
