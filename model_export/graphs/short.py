@@ -2,19 +2,27 @@
 
 A few rows are too little work to hide the reading of the weights from memory behind. As ONNX Runtime lays the right
 factor of a product out, each row that is past its kernel's twelve reads it once more. Here the weights are the left
-factor, which is read once, as it lies in the file: x is [tokens, hidden] where it is normalized, and in between the
-columns are the tokens.
+factor, which is read once and from end to end: x is [tokens, hidden] where it is normalized, and in between the
+columns are the tokens. The metadata say where the matrices lie, for whoever runs the graph to lay them into memory that
+is faster to read than a file's pages.
 """
 
 from onnx import TensorProto
 
-from model_export.builder import MICROSOFT
+from model_export.builder import MICROSOFT, GraphBuilder
 from model_export.graphs.cpu import CpuGraph
+from model_export.network import Network
+from model_export.weights import Weights
+from service.inference.artifact import MATRICES
 from service.inference.packing import SHORT_INPUTS
 
 
 class ShortGraph(CpuGraph):
     """The network in float32, without the pooler: what wants that goes through the graph for batches."""
+
+    def __init__(self, network: Network, weights: Weights, builder: GraphBuilder) -> None:
+        super().__init__(network, weights, builder)
+        self.matrices: list[str] = []
 
     def inputs(self) -> None:
         for name, axes in SHORT_INPUTS.items():
@@ -45,10 +53,12 @@ class ShortGraph(CpuGraph):
     def columns(self, name: str, x: str, *, of_rows: bool = False) -> str:
         """Multiply weights and x, [inputs, tokens], or rows of it, [tokens, inputs]; gives [outputs, tokens]."""
         bias = self.tensor(f"{name}.bias", self.weights[f"{name}.bias"][:, None])  # [outputs, 1]
-        return self.builder.op("Gemm", name, self.weight(f"{name}.weight"), x, bias, transB=int(of_rows))
+        self.matrices.append(self.weight(f"{name}.weight"))
+        return self.builder.op("Gemm", name, self.matrices[-1], x, bias, transB=int(of_rows))
 
     def rows_of(self, columns: str) -> str:
         return self.builder.op("Transpose", f"{columns}.rows", columns, perm=[1, 0])  # [tokens, outputs]
 
-    def heads(self, x: str) -> None:
-        """Leave the pooler out."""
+    def heads(self, _: str) -> None:
+        """Leave the pooler out; all else is laid out."""
+        self.builder.index(MATRICES, self.matrices)

@@ -22,6 +22,9 @@ SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusio
 """Optimizers to disable where the graph runs: on the CPU, ONNX Runtime's fused residual + LayerNorm is several times
 slower than the two operators it replaces, and its fused bias + GELU a tenth."""
 
+MATRICES = "matrices"
+"""The key in the metadata of the graph for short texts; see `service.inference.matrices`."""
+
 SHORT_LENGTHS = range(9, 65)
 """Tokens of a text that is faster alone in the graph for short ones: up to a third, at 16 and 32 tokens. Shorter ones
 have too few columns for its kernels, and with longer ones the graph for batches does not wait for memory either."""
@@ -101,6 +104,10 @@ class Artifact:
     @property
     def graph(self) -> Path:
         return self.folder / GRAPH
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / WEIGHTS
 
     @property
     def short_graph(self) -> Path | None:

@@ -1,17 +1,19 @@
 """The encoder: a batch of units in, their vectors out, by one run of a graph in ONNX Runtime."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import ArtifactError, EncoderError
-from service.inference.artifact import SHORT_LENGTHS, SLOW_FUSIONS, Artifact
+from service.inference.artifact import MATRICES, SHORT_LENGTHS, SLOW_FUSIONS, Artifact
+from service.inference.matrices import read_matrices
 from service.inference.packing import pack, pack_one
 from service.inference.pooling import merge_layers, normalize, pool
-from service.inference.types import Feature, Float32Array, Pooling, Unit, Vectors
+from service.inference.types import Encoding, Feature, Float32Array, Pooling, Unit, Vectors
 
 POOLER_OUTPUT = "pooler_output"  # [units, hidden]
 
@@ -27,7 +29,7 @@ class CpuEncoder:
     def __init__(self, artifact: Artifact) -> None:
         self._heads = artifact.manifest.heads
         self._session = _open(artifact.graph)
-        self._short = _open(artifact.short_graph) if artifact.short_graph else None
+        self._short = _ShortSession(artifact.short_graph, artifact.weights) if artifact.short_graph else None
 
     def __call__(self, units: Sequence[Unit]) -> list[Vectors]:
         """Encode a batch of at least one unit; gives one list of arrays a unit, in the order of its features.
@@ -52,7 +54,7 @@ class CpuEncoder:
         alone = len(units) == 1 and len(units[0]) in SHORT_LENGTHS and POOLER_OUTPUT not in outputs
         try:
             if alone and self._short is not None:
-                values = self._short.run(outputs, pack_one(encodings[0]))
+                values = self._short.run(outputs, encodings[0])
             else:
                 values = self._session.run(outputs, pack(encodings, self._heads))
         except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
@@ -60,17 +62,35 @@ class CpuEncoder:
         return dict(zip(outputs, values, strict=True))
 
 
-def _open(graph: Path) -> ort.InferenceSession:
+def _open(graph: Path, initializers: Mapping[str, ort.OrtValue] = MappingProxyType({})) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    for name, value in initializers.items():
+        options.add_initializer(name, value)
     try:
         return ort.InferenceSession(
             graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
         )
     except Exception as error:  # as above
         raise ArtifactError(f"ONNX Runtime cannot load {graph}: {error}") from error
+
+
+class _ShortSession:
+    """The graph for short texts, its matrices in memory of our own."""
+
+    def __init__(self, graph: Path, weights: Path) -> None:
+        index = _open(graph).get_modelmeta().custom_metadata_map[MATRICES]
+        try:
+            self._matrices = read_matrices(index, weights)  # the session reads them, and does not keep them alive
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{weights} cannot be read: {error}") from error
+        self._session = _open(graph, self._matrices)
+
+    def run(self, outputs: list[str], encoding: Encoding) -> list[Float32Array]:
+        values: list[Float32Array] = self._session.run(outputs, pack_one(encoding))
+        return values
 
 
 def _outputs_of(features: Iterable[Feature]) -> list[str]:

@@ -1,5 +1,6 @@
 """The encoder on the default model: what a unit gets depends on that unit alone."""
 
+import gc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,15 @@ def test_a_short_text_alone_has_a_graph_of_its_own(artifact: Artifact, encoder: 
     assert not any(map(alike, units(SHORT_LENGTHS)))
     assert all(map(alike, units([3, SHORT_LENGTHS.start - 1, SHORT_LENGTHS.stop, 256])))
     assert all(map(alike, units([20], [Feature(Pooling.POOLER, (6,))])))
+
+
+def test_matrices_live_as_long_as_their_encoder(artifact: Artifact) -> None:
+    encode = CpuEncoder(artifact)
+    before = encode(units([20]))[0][0]
+    gc.collect()
+    others = [np.ones(1 << 20) for _ in range(20)]  # would lie where they lay
+    assert np.array_equal(encode(units([20]))[0][0], before)
+    assert len(others) == 20
 
 
 def test_feature_asked_twice_is_given_twice(encoder: CpuEncoder) -> None:
