@@ -130,9 +130,9 @@ def load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> En
         check_probes(artifact, encode)
 
     def on_batch(report: BatchReport) -> None:
-        state.metrics.count_batch(report)
         if report.lost:
             on_failure()
+        state.metrics.count_batch(report)
 
     on_cpu = manifest.target == "cpu"
     runner = Runner(
