@@ -50,17 +50,17 @@ class Floor:
     def measure(self, ceiling: Ceiling, seconds: float) -> float:
         """Give the milliseconds of CPU time a text that the products of the ceiling's batches take."""
         chance = np.random.default_rng(0)
-        spent, texts = 0.0, 0
+        spent, tokens = 0.0, 0
         for number, lengths in enumerate(cycle(ceiling.batches)):
             feeds = self._feeds(lengths, chance)
             started = time.thread_time()
             self._session.run(["states"], feeds)
             if number >= 3:
                 spent += time.thread_time() - started
-                texts += len(lengths)
+                tokens += sum(lengths)
             if spent >= seconds:
                 break
-        return spent * 1000 / texts
+        return spent * 1000 / tokens * ceiling.text_tokens
 
     def _feeds(self, lengths: tuple[int, ...], chance: np.random.Generator) -> dict[str, Float32Array]:
         heads, width, longest = self._sizes.heads, self._sizes.hidden // self._sizes.heads, max(lengths)

@@ -30,4 +30,4 @@ def test_batches_keep_within_the_budget_and_leave_no_text_out() -> None:
 def test_floor_has_the_encoders_sizes_and_runs(tiny_artifact: Path) -> None:
     sizes = sizes_of(str(tiny_artifact / "model.onnx"), hidden=60, heads=5, layers=3)
     assert sizes == Sizes(hidden=60, heads=5, intermediate=100, layers=3)
-    assert Floor(sizes).measure(Ceiling(256, 1.0, 1.0, [(4, 5), (7,)]), seconds=0.01) > 0
+    assert Floor(sizes).measure(Ceiling(256, 5.3, 1.0, 1.0, [(4, 5), (7,)]), seconds=0.01) > 0
