@@ -70,18 +70,26 @@ def verify_rounded(folder: Path, batches: Sequence[Batch], heads: int) -> dict[s
 
 def verify(folder: Path, batches: Sequence[Batch], heads: int, precision: Precision) -> dict[str, float]:
     """Run the graphs, compare every output, and give the figures; raise `ExportError` where they are too far off."""
-    session = _open(folder / GRAPH)
-    runs = [(_run(session, pack(encodings, heads)), expected_outputs(states)) for encodings, states in batches]
+    compared = _compare(
+        folder / GRAPH,
+        [(pack(encodings, heads), expected_outputs(states)) for encodings, states in batches],
+        precision,
+    )
     if (folder / SHORT_GRAPH).exists():
-        short = _open(folder / SHORT_GRAPH)
         texts = [text for encodings, states in batches for text in zip(encodings, states, strict=True)]
-        runs += [(_run(short, pack_one(encoding)), _hidden_states(states)) for encoding, states in texts]
-    compared = [compare(outputs, expected, LIMITS[precision], precision) for outputs, expected in runs]
+        feeds = [(pack_one(encoding), _hidden_states(states)) for encoding, states in texts]
+        compared += _compare(folder / SHORT_GRAPH, feeds, precision)
     return {
         "max_relative_difference": max(error for error, _ in compared),
         "min_cosine": min(cosine for _, cosine in compared),
         "texts": sum(len(encodings) for encodings, _ in batches),
     }
+
+
+def _compare(graph: Path, runs: Sequence[tuple[Feeds, Expected]], precision: Precision) -> list[tuple[float, float]]:
+    """Run a graph, which is in memory no longer than that; gives what `compare` does."""
+    session = _open(graph)
+    return [compare(_run(session, feeds), expected, LIMITS[precision], precision) for feeds, expected in runs]
 
 
 def _hidden_states(states: States) -> Expected:
