@@ -4,12 +4,12 @@ Requests are flows of units, and of two kinds: short ones, of at most a batch or
 served first and in the order they came, in batches of their own, which are small where they are few. Where bulk waits,
 its share is kept in an account: as many tokens as short requests were served, less where more of them wait than of
 bulk. Once it is owed a head start's worth, it has the next batches. Within bulk, tokens are shared out by fair queueing
-(Demers, Keshav and Shenker 1989): each flow carries a tag, the tokens it was served since it joined, and the least one
+(Demers, Keshav and Shenker 1989): each flow carries a tag, which grows by the tokens it is served, and the least one
 anchors the next batch; a newcomer stands where the last of the others does.
 
-The rest of a batch are units of near length from any flow, because lengths that differ cost padding, so that a flow of
-odd lengths falls behind the others for a while. A unit that waits more than once, from whichever requests, is taken
-once for all of them.
+The rest of a batch are units of near length from any flow of its kind, because lengths that differ cost padding, so
+that a flow of odd lengths falls behind the others for a while. A unit that waits more than once, from whichever
+requests, is taken once for all of them.
 """
 
 from bisect import bisect_left, insort
@@ -88,6 +88,8 @@ class Scheduler:
         for ticket in flow.tickets:
             if ticket.waiting:
                 self._take(ticket)
+                if not self._bulk:
+                    self._owed = 0.0  # there is nobody left to whom
         flow.tickets.clear()
 
     def tokens_before(self, tokens: int) -> int:
@@ -108,19 +110,18 @@ class Scheduler:
             return []
         share = min(1.0, len(self._bulk) / max(1, len(self._short)))
         first = min(self._bulk, key=attrgetter("tag")) if of_bulk else next(iter(self._short))
-        batch = self._filled_up(self._next_of(first), with_bulk=of_bulk)
-        for ticket in batch:
-            self._owed += len(ticket) * share if ticket.flow.short else -len(ticket)
-        self._owed = max(0.0, self._owed)
+        batch = self._filled_up(self._next_of(first))
+        tokens = sum(map(len, batch))
+        self._owed = max(0.0, self._owed + (-tokens if of_bulk else tokens * share)) if self.units else 0.0
         return batch
 
-    def _filled_up(self, anchor: Ticket, *, with_bulk: bool) -> list[Ticket]:
-        """Take a ticket, and those of near length that fit in."""
+    def _filled_up(self, anchor: Ticket) -> list[Ticket]:
+        """Take a ticket, and those of its kind and of near length that fit in."""
         self._take_all(anchor)
         batch, tokens, longest = [anchor], len(anchor), len(anchor)
         for length in self._nearest(longest):
             while self._fits(len(batch) + 1, tokens + length, max(longest, length)):
-                ticket = self._next_of_length(length, with_bulk=with_bulk)
+                ticket = self._next_of_length(length, short=anchor.flow.short)
                 if ticket is None:
                     break
                 self._take_all(ticket)
@@ -129,12 +130,13 @@ class Scheduler:
                 longest = max(longest, length)
         return batch
 
-    def _next_of_length(self, length: int, *, with_bulk: bool) -> Ticket | None:
-        """Find the next ticket of a length, if there is one: of the first short request, else of the first of bulk."""
+    def _next_of_length(self, length: int, *, short: bool) -> Ticket | None:
+        """Find the next ticket of a length, if there is one: of the first short request, or of the first of bulk."""
         flows = self._by_length.get(length, {})
-        flow = next((flow for flow in flows if flow.short), None)
-        if flow is None and with_bulk:
-            flow = min(flows, key=attrgetter("tag"), default=None)
+        if short:
+            flow = next((flow for flow in flows if flow.short), None)
+        else:
+            flow = min((flow for flow in flows if not flow.short), key=attrgetter("tag"), default=None)
         return next(iter(flows[flow])) if flow else None
 
     def _flows_like(self, flow: Flow) -> dict[Flow, None]:

@@ -79,6 +79,8 @@ def test_the_express_leaves_a_short_request_to_a_thread_that_is_free(make_units:
     async def scenario(runner: Runner) -> None:
         request = asyncio.ensure_future(runner.run(make_units([4, BUDGET])))
         await entered(gate)
+        await until(lambda: "encoder" in gate.passed[0])
+        await asyncio.sleep(0.05)  # for the other thread to come back from the text of 4 tokens
         for _ in range(20):
             assert numbers(await runner.run(make_units([4]))) == [0]
         gate.open.set()
@@ -125,6 +127,26 @@ def test_short_requests_that_have_had_their_share_wait_until_bulk_has_had_its_ow
 
     play(scenario, gate, express=True, max_batch_tokens=BUDGET)
     assert gate.passed[:-1] == ["encoder-express"] * (2 * HEAD_START + 1)
+
+
+def test_the_express_is_woken_when_the_bulk_that_goes_first_leaves(make_units: MakeUnits) -> None:
+    gate = BulkGate()
+
+    async def scenario(runner: Runner) -> None:
+        request, leaves = (bulk(runner, make_units, 2) for _ in range(2))
+        await entered(gate)
+        short = make_units([BUDGET // 2])
+        for _ in range(2 * HEAD_START + 1):
+            assert numbers(await runner.run(short)) == [0]
+        waits = asyncio.ensure_future(runner.run(short))
+        await until(lambda: runner.queued_units == 4)
+        for one in (leaves, request):
+            one.cancel()
+        assert numbers(await waits) == [0]
+        assert not gate.open.is_set()
+        gate.open.set()
+
+    play(scenario, gate, express=True, max_batch_tokens=BUDGET)
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])

@@ -235,6 +235,36 @@ def test_bulk_has_its_share_beside_short_requests_that_never_end(clients: int, s
     assert served / (1000 * 200) == pytest.approx(share, abs=0.03)  # each batch is of 200 tokens
 
 
+@pytest.mark.parametrize(("bulk", "short", "share"), [(4, 4, 1 / 2), (8, 16, 1 / 3)])
+def test_bulk_has_its_share_beside_short_requests_of_its_own_lengths(bulk: int, short: int, share: float) -> None:
+    """All texts are alike in length, so that any fits into any batch; and the end of the flood is felt at once."""
+    scheduler = Scheduler(BUDGET)
+    clients = {number: queue(scheduler, [16] * (64 if number < bulk else 8)) for number in range(bulk + short)}
+    served = Counter[bool]()
+    for _ in range(600):
+        for number, flow in clients.items():
+            if not flow.waiting:
+                clients[number] = queue(scheduler, [16] * (64 if number < bulk else 8))
+        served.update(ticket.flow.short for ticket in scheduler.take_batch())
+    assert served[False] / served.total() == pytest.approx(share, abs=0.05)
+    for number, flow in clients.items():
+        if number >= bulk:
+            scheduler.remove(flow)
+    assert batches_until_served(scheduler, queue(scheduler, [200])) <= 2
+
+
+def test_what_bulk_is_owed_is_forgotten_when_it_leaves() -> None:
+    scheduler = Scheduler(BUDGET)
+    bulk = queue(scheduler, [BUDGET] * 20)
+    for _ in range(HEAD_START + 1):
+        queue(scheduler, [BUDGET])
+        scheduler.take_batch()
+    scheduler.remove(bulk)
+    queue(scheduler, [BUDGET] * 20)
+    short = queue(scheduler, [BUDGET])
+    assert [ticket.flow for ticket in scheduler.take_batch()] == [short]
+
+
 def test_batch_of_short_requests_only() -> None:
     scheduler = Scheduler(BUDGET)
     assert scheduler.take_batch(short_only=True) == []
