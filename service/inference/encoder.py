@@ -81,11 +81,12 @@ class _ShortSession:
     """The graph for short texts, its matrices in memory of our own."""
 
     def __init__(self, graph: Path, weights: Path) -> None:
-        index = _open(graph).get_modelmeta().custom_metadata_map[MATRICES]
+        metadata = _open(graph).get_modelmeta().custom_metadata_map
         try:
-            self._matrices = read_matrices(index, weights)  # the session reads them, and does not keep them alive
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{weights} cannot be read: {error}") from error
+            # The session reads them, and does not keep them alive.
+            self._matrices = read_matrices(metadata[MATRICES], weights)
+        except (OSError, ValueError, KeyError) as error:
+            raise ArtifactError(f"{graph}: its matrices cannot be read from {weights}: {error}") from error
         self._session = _open(graph, self._matrices)
 
     def run(self, outputs: list[str], encoding: Encoding) -> list[Float32Array]:

@@ -211,7 +211,7 @@ class Runner:
             with self._changed:
                 self._scheduler.remove(job)
                 if self._all_at_bulk:
-                    self._overtaking.notify()  # of short requests that had to let go first who leaves
+                    self._overtaking.notify()  # bulk that went before short requests may have left
         results = [job.results[index] for index in range(len(units))]
         return Encoded(results, job.started - queued, time.perf_counter() - job.started, cached)
 

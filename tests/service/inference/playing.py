@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from service.errors import (
-    EncoderError,
-)
+from service.errors import EncoderError
 from service.inference.cache import VectorCache
 from service.inference.runner import BatchReport, Encode, Encoded, Runner
 from service.inference.scheduler import Scheduler

@@ -1,12 +1,14 @@
 """The encoder on the default model: what a unit gets depends on that unit alone."""
 
 import gc
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from service.errors import ArtifactError, EncoderError
@@ -96,9 +98,8 @@ def test_matrices_live_as_long_as_their_encoder(artifact: Artifact) -> None:
     encode = CpuEncoder(artifact)
     before = encode(units([20]))[0][0]
     gc.collect()
-    others = [np.ones(1 << 20) for _ in range(20)]  # would lie where they lay
+    _others = [np.ones(1 << 20) for _ in range(20)]  # would lie where they lay
     assert np.array_equal(encode(units([20]))[0][0], before)
-    assert len(others) == 20
 
 
 def test_feature_asked_twice_is_given_twice(encoder: CpuEncoder) -> None:
@@ -176,3 +177,12 @@ def test_graph_that_cannot_be_loaded_is_refused(artifact: Artifact, tiny_copy: P
     (tiny_copy / GRAPH).write_bytes(b"no graph")
     with pytest.raises(ArtifactError, match=r"model\.onnx"):
         CpuEncoder(Artifact(tiny_copy, artifact.manifest))
+
+
+def test_matrices_that_cannot_be_read_are_refused_in_one_line(artifact: Artifact, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(artifact.folder, tmp_path / "copy"))
+    model = onnx.load(copy / SHORT_GRAPH, load_external_data=False)
+    del model.metadata_props[:]
+    onnx.save(model, copy / SHORT_GRAPH)
+    with pytest.raises(ArtifactError, match=f"{SHORT_GRAPH}: its matrices cannot be read"):
+        CpuEncoder(replace(artifact, folder=copy))
