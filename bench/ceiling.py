@@ -12,7 +12,7 @@ from statistics import mean
 
 from bench.model import Model
 from bench.workloads import Workload
-from service.inference.scheduler import Flow, Scheduler, Ticket
+from service.inference.scheduler import Flow, Kind, Scheduler, Ticket
 from service.inference.types import Unit
 
 BUDGETS = (1, 128, 256, 384, 512, 1024)
@@ -54,7 +54,7 @@ def batches(requests: list[list[Unit]], concurrency: int, budget: int) -> Iterat
     for _ in range(concurrency):
         add()
     while True:
-        tickets = scheduler.take_batch()
+        tickets = scheduler.take_batch(Kind.SHORT) or scheduler.take_batch(Kind.BULK)
         yield [ticket.unit for ticket in tickets]
         for ticket in (each for one in tickets for each in (one, *one.twins)):
             left[ticket.flow] -= 1

@@ -17,7 +17,7 @@ from bench.gpu.texts import sentences
 from bench.gpu.torch_side import WARM_UP, Batch, TorchEncoder, matrix_rate, padded_batches, tokens_per_second
 from service.inference.artifact import Precision
 from service.inference.runner import Encode
-from service.inference.scheduler import Flow, Scheduler, Ticket
+from service.inference.scheduler import Flow, Kind, Scheduler, Ticket
 from service.inference.types import Unit
 
 IN_FLIGHT = 2
@@ -69,7 +69,7 @@ def scheduled(units: Sequence[Unit], budget: int) -> list[Batch]:
         flow.tickets.extend(Ticket(flow, *pair) for pair in enumerate(units[start : start + 64]))
         scheduler.add(flow)
     batches = []
-    while tickets := scheduler.take_batch():
+    while tickets := scheduler.take_batch(Kind.SHORT) or scheduler.take_batch(Kind.BULK):
         batches.append([each.unit for ticket in tickets for each in (ticket, *ticket.twins)])
     return batches
 

@@ -139,7 +139,6 @@ def load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> En
         encoders,
         Scheduler(settings.max_batch_tokens or _calibration(state).read() or FIRST_BUDGET[manifest.target]),
         threads=settings.threads or (available_cores(settings.workers) if on_cpu else THREADS_PER_GPU),
-        express=on_cpu,
         longest=manifest.max_tokens,
         max_queue_tokens=settings.max_queue_tokens,
         cache=VectorCache(settings.cache_size),

@@ -143,7 +143,7 @@ class Embedder:
             size = sum(cost(item, wish, self._manifest.max_tokens) for item in tokenized if isinstance(item, Tokenized))
             tokens += size
             self._check_tokens(texts, tokens)
-            self._runner.admit(tokens)
+            self._runner.admit(len(texts), tokens)
             inputs += await self._off_loop(size, partial(self._readings, chunk, tokenized, wish))
         return inputs
 

@@ -1,13 +1,16 @@
 """Runs the scheduler's batches: encoder threads on one side, the event loop's futures on the other.
 
-A thread that is free takes the next batch at once, whatever is there: no timer waits for more. One thread more, the
-express, takes short requests while all the others are at bulk: a batch that runs cannot be stopped, but it can be made
-to share its core. Every future is resolved on every path: by its vectors, by its own error, or by its caller leaving.
+A thread that is free takes the next batch at once, whatever is there: no timer waits for more. Short requests have
+threads of their own and so has bulk: a batch that runs cannot be stopped, but it can be made to share its core, and the
+kernel is told with whom. Every future is resolved on every path: by its vectors, by its own error, or by its caller
+leaving.
 """
 
 import asyncio
 import logging
 import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,14 +26,14 @@ from service.errors import (
 )
 from service.inference.cache import VectorCache
 from service.inference.jobs import Job, Result, Run, answer
-from service.inference.scheduler import Scheduler, Ticket
+from service.inference.scheduler import Kind, Scheduler, Ticket
 from service.inference.types import Unit, Vectors
 
 Encode = Callable[[Sequence[Unit]], list[Vectors]]
 """A batch of units in, one list of arrays a unit out; the contract between runner and encoder."""
 
-Take = Callable[[Encode], list[Ticket]]
-"""Waits for a batch that an encoder is to run; empty where its thread is to end."""
+BULK_NICENESS = 5
+"""Of a thread that encodes bulk: it has a quarter of a core for which one of short requests competes with it."""
 
 logger = logging.getLogger("berth")
 
@@ -62,9 +65,9 @@ class Encoded:
 class Runner:
     """Owns the queue and the encoder threads; `run` is the way in, from the event loop that called `start`.
 
-    Each of the encoders has `threads` threads, and all serve the one queue; `express` adds one more to the first of
-    them, for short requests. `longest` is the tokens that one text may have: less than that a batch is never bounded
-    to, however little memory there is. `on_batch` is called, on the event loop, after each batch.
+    Each of the encoders has `threads` threads for each kind of request, and all serve the one queue. `longest` is the
+    tokens that one text may have: less than that a batch is never bounded to, however little memory there is.
+    `on_batch` is called, on the event loop, after each batch.
     """
 
     def __init__(
@@ -73,7 +76,6 @@ class Runner:
         scheduler: Scheduler,
         *,
         threads: int,
-        express: bool = False,
         longest: int = 1,
         max_queue_tokens: int,
         cache: VectorCache,
@@ -85,15 +87,11 @@ class Runner:
         self._max_queue_tokens = max_queue_tokens
         self._on_batch = on_batch
         self._threads = threads
-        self._express = express
         self._longest = longest
-        lock = threading.Lock()
-        self._changed = threading.Condition(lock)
-        self._overtaking = threading.Condition(lock)
-        """Where the express waits."""
-        self._at_bulk: set[int] = set()  # the threads whose batch is of bulk
+        self._lock = threading.Lock()
+        self._changed = {kind: threading.Condition(self._lock) for kind in Kind}
         self._stopping = False
-        self._seconds_per_token = 0.0  # of all threads together, smoothed over some fifty batches
+        self._seconds_per_token = dict.fromkeys(Kind, 0.0)  # of all threads of a kind, smoothed over some fifty batches
         self._workers: list[threading.Thread] = []
         self._lost: set[int] = set()  # the encoders whose device has failed for good
         self.requests = 0
@@ -117,35 +115,31 @@ class Runner:
 
     @max_batch_tokens.setter
     def max_batch_tokens(self, tokens: int) -> None:
-        with self._changed:
+        with self._lock:
             self._scheduler.max_batch_tokens = tokens
 
     def start(self) -> None:
         """Start the encoder threads; they end with the process or after `stop`."""
         self._loop = asyncio.get_running_loop()
         for number, encode in enumerate(encode for encode in self._encoders for _ in range(self._threads)):
-            self._start_thread(f"encoder-{number}", encode, self._next_batch)
-        if self._express:
-            self._start_thread("encoder-express", self._encoders[0], self._next_short)
-
-    def _start_thread(self, name: str, encode: Encode, take: Take) -> None:
-        self._workers.append(threading.Thread(target=self._work, args=[encode, take], name=name, daemon=True))
-        self._workers[-1].start()
+            for kind in Kind:
+                name = f"encoder-{kind.value}-{number}"
+                self._workers.append(threading.Thread(target=self._work, args=[encode, kind], name=name, daemon=True))
+                self._workers[-1].start()
 
     def stop(self) -> None:
-        """Let each thread end after the batch it is running and whatever still waits."""
-        with self._changed:
+        """Let each thread end after the batch it is running and whatever still waits of its kind."""
+        with self._lock:
             self._stopping = True
-            self._changed.notify_all()
-            self._overtaking.notify()
+            self._wake_all()
 
     def join(self, seconds: float) -> None:
         """Wait, at most so many seconds a thread, for the threads to end: one inside ONNX Runtime crashes the exit."""
         for worker in self._workers:
             worker.join(seconds)
 
-    def admit(self, tokens: int, seconds: float = math.inf, *, expected: int = 0) -> None:
-        """Raise where a request of some tokens is not to be queued, behind what waits and what is expected.
+    def admit(self, units: int, tokens: int, seconds: float = math.inf, *, expected: int = 0) -> None:
+        """Raise where a request of some units and tokens is not to be queued, behind what waits and what is expected.
 
         `OverloadedError`: the queue is full, or at the present rate the request would not be served within `seconds`.
         While it is not full, a request is taken whole, for under a load of short ones a long one would never find room.
@@ -153,10 +147,13 @@ class Runner:
         """
         if tokens > self._max_queue_tokens:
             raise TooLargeError("", f"the request has {tokens} tokens, the queue holds {self._max_queue_tokens}")
+        kind = self._scheduler.kind_of(units, tokens)
         excess = self._scheduler.tokens + expected - self._max_queue_tokens
         if excess >= 0:
-            raise OverloadedError("the queue is full, try again later", (excess + tokens) * self._seconds_per_token)
-        late = (self._scheduler.tokens_before(tokens) + expected + tokens) * self._seconds_per_token - seconds
+            wait = (excess + tokens) * max(self._seconds_per_token.values())
+            raise OverloadedError("the queue is full, try again later", wait)
+        ahead = self._scheduler.tokens_before(kind, tokens) + expected
+        late = (ahead + tokens) * self._seconds_per_token[kind] - seconds
         if late > 0:
             raise OverloadedError("the queue is too long for the request's deadline, try again later", late)
 
@@ -167,7 +164,7 @@ class Runner:
         comes at once would otherwise all be let in by the room for one, and be turned away when the work is done.
         """
         length = min(max(1, self._scheduler.tokens // max(1, self._scheduler.units)), self._max_queue_tokens)
-        self.admit(length, seconds, expected=others * length)
+        self.admit(1, length, seconds, expected=others * length)
 
     async def run(
         self, units: Sequence[Unit], *, seconds: float = math.inf, charge: Callable[[int], None] | None = None
@@ -192,71 +189,55 @@ class Runner:
             return Encoded([job.results[index] for index in range(len(units))], cached=cached)
         job.unanswered = len(tickets)
         tokens = sum(map(len, tickets))
-        self.admit(tokens, seconds)
+        self.admit(len(tickets), tokens, seconds)
         if charge is not None:
             charge(tokens)
-        with self._changed:
+        with self._lock:
             if self._stopping:
                 raise NotReadyError("the service is shutting down")
             job.tickets.extend(tickets)
             self._scheduler.add(job)
-            self._changed.notify(len(tickets))
-            if job.short and self._all_at_bulk:
-                self._overtaking.notify()
+            self._changed[job.kind].notify(len(tickets))
         self.requests += 1
         try:
             await job.done
         finally:
             self.requests -= 1
-            with self._changed:
+            with self._lock:
                 self._scheduler.remove(job)
-                if self._all_at_bulk:
-                    self._overtaking.notify()  # bulk that went before short requests may have left
         results = [job.results[index] for index in range(len(units))]
         return Encoded(results, job.started - queued, time.perf_counter() - job.started, cached)
 
-    def _work(self, encode: Encode, take: Take) -> None:
+    def _work(self, encode: Encode, kind: Kind) -> None:
         """Run batches until stopped; what goes wrong in one is its units' result, never this loop's end."""
-        while batch := take(encode):
+        if kind is Kind.BULK and sys.platform == "linux":  # elsewhere it would be of the whole process
+            os.nice(BULK_NICENESS)
+        while batch := self._next_batch(encode, kind):
             run = Run()
             results = self._encode_each(encode, run, [ticket.unit for ticket in batch])
             run.seconds = time.perf_counter() - run.started
             if run.lost:
-                with self._changed:
+                with self._lock:
                     self._lost.add(id(encode))
-                    self._changed.notify_all()  # its other threads, which may be waiting, are to end
+                    self._wake_all()  # its other threads, which may be waiting, are to end
             try:
-                self._loop.call_soon_threadsafe(self._deliver, batch, results, run)
+                self._loop.call_soon_threadsafe(self._deliver, kind, batch, results, run)
             except RuntimeError:  # the event loop is closed: nobody is left to answer
                 return
 
-    def _next_batch(self, encode: Encode) -> list[Ticket]:
+    def _next_batch(self, encode: Encode, kind: Kind) -> list[Ticket]:
         """Wait for a batch; empty where the runner was stopped and nothing waits, or others are to do this one's."""
-        thread = threading.get_ident()
-        with self._changed:
-            self._at_bulk.discard(thread)
+        with self._lock:
             while id(encode) not in self._lost or len(self._lost) == len(self._encoders):
-                batch = self._scheduler.take_batch()
-                if batch and not batch[0].flow.short:
-                    self._at_bulk.add(thread)
-                    self._overtaking.notify()  # of short requests that had to let bulk go first
+                batch = self._scheduler.take_batch(kind)
                 if batch or self._stopping:
                     return batch
-                self._changed.wait()
+                self._changed[kind].wait()
             return []
 
-    def _next_short(self, _: Encode) -> list[Ticket]:
-        """Wait for a batch of short requests that all other threads are too busy for; empty where stopped."""
-        with self._overtaking:
-            while not self._stopping:
-                if self._all_at_bulk and (batch := self._scheduler.take_batch(short_only=True)):
-                    return batch
-                self._overtaking.wait()
-            return []
-
-    @property
-    def _all_at_bulk(self) -> bool:
-        return len(self._at_bulk) == self._threads * len(self._encoders)
+    def _wake_all(self) -> None:
+        for changed in self._changed.values():
+            changed.notify_all()
 
     def _encode_each(self, encode: Encode, run: Run, units: Sequence[Unit]) -> list[Result]:
         """Encode a batch; where it fails, halve it and try again, so that only a unit that fails alone has an error."""
@@ -282,16 +263,16 @@ class Runner:
     def _spare_memory(self, tokens: int) -> None:
         """Bound all batches from now on to some tokens, or to one text's most."""
         tokens = max(tokens, self._longest)
-        with self._changed:
+        with self._lock:
             if tokens < self._scheduler.max_batch_tokens:
                 self._scheduler.max_batch_tokens = tokens
                 logger.warning("the encoder ran out of memory: batches of %d tokens from now on", tokens)
 
-    def _deliver(self, batch: list[Ticket], results: list[Result], run: Run) -> None:
+    def _deliver(self, kind: Kind, batch: list[Ticket], results: list[Result], run: Run) -> None:
         """Hand a batch's results to the requests they belong to; on the event loop."""
         tokens = sum(map(len, batch))
         if 2 * tokens >= self._scheduler.max_batch_tokens:
-            self._observe(run.seconds / tokens / (self._threads * len(self._encoders)))
+            self._observe(kind, run.seconds / tokens / (self._threads * len(self._encoders)))
         for ticket, result in zip(batch, results, strict=True):
             if not isinstance(result, EncoderError):
                 self._cache.put(ticket.key, result)
@@ -301,7 +282,8 @@ class Runner:
         report = BatchReport(len(batch), tokens, errors, run.seconds, run.out_of_memory, run.lost)
         self._loop.call_soon(self._on_batch, report)  # after those whom the results have woken
 
-    def _observe(self, seconds_per_token: float) -> None:
-        """Learn the rate at which a queue is worked off: from full batches, for a near empty one costs much a token."""
-        weight = 0.02 if self._seconds_per_token else 1.0
-        self._seconds_per_token += weight * (seconds_per_token - self._seconds_per_token)
+    def _observe(self, kind: Kind, seconds_per_token: float) -> None:
+        """Learn the rate at which a kind is worked off: from full batches, for a near empty one costs much a token."""
+        usual = self._seconds_per_token[kind]
+        weight = 0.02 if usual else 1.0
+        self._seconds_per_token[kind] = usual + weight * (seconds_per_token - usual)

@@ -1,11 +1,10 @@
 """What the next batch is: decided here, in plain synchronous code, without an event loop, a clock or a thread.
 
-Requests are flows of units, and of two kinds: short ones, of at most a batch or of one text, and bulk. Short ones are
-served first and in the order they came, in batches of their own, which are small where they are few. Where bulk waits,
-its share is kept in an account: as many tokens as short requests were served, less where more of them wait than of
-bulk. Once it is owed a head start's worth, it has the next batches. Within bulk, tokens are shared out by fair queueing
-(Demers, Keshav and Shenker 1989): each flow carries a tag, which grows by the tokens it is served, and the least one
-anchors the next batch; a newcomer stands where the last of the others does.
+Requests are flows of units, and of two kinds: short ones, of at most a batch or of one text, and bulk. A batch is of
+one kind: whoever takes it says which, so that small batches of short requests can run beside large ones of bulk. Short
+requests are served in the order they came. Bulk's tokens are shared out by fair queueing (Demers, Keshav and Shenker
+1989): each flow carries a tag, which grows by the tokens it is served, and the least one anchors the next batch; a
+newcomer stands where the last of the others does.
 
 The rest of a batch are units of near length from any flow of its kind, because lengths that differ cost padding, so
 that a flow of odd lengths falls behind the others for a while. A unit that waits more than once, from whichever
@@ -14,16 +13,22 @@ requests, is taken once for all of them.
 
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from operator import attrgetter
 
 from service.inference.types import Unit
 
-HEAD_START = 8
-"""In full batches: what bulk may be owed before short requests wait for it."""
 MAX_PADDING = 1.3
 """The most that a batch's padded area (units x longest) may be of its tokens: the attention alone is still padded."""
+
+
+class Kind(Enum):
+    """What a request is to the queue."""
+
+    SHORT = "short"
+    BULK = "bulk"
 
 
 @dataclass(slots=True, eq=False)
@@ -32,10 +37,7 @@ class Flow:
 
     tickets: deque["Ticket"] = field(default_factory=deque)
     waiting: int = 0
-    tokens: int = 0
-    """Of the tickets that wait."""
-    short: bool = False
-    """Of at most a batch, or of one text."""
+    kind: Kind = Kind.SHORT
     tag: int = 0
     """Orders bulk: the least is served next."""
 
@@ -60,97 +62,38 @@ class Ticket:
         return len(self.unit)
 
 
-class Scheduler:
-    """A queue of units that gives out batches; not safe for threads by itself."""
+class _Lane:
+    """What waits of one kind."""
 
-    def __init__(self, max_batch_tokens: int) -> None:
-        self.max_batch_tokens = max_batch_tokens
-        self.units = 0
+    def __init__(self, kind: Kind) -> None:
+        self.flows: dict[Flow, None] = {}
         self.tokens = 0
-        self._short: dict[Flow, None] = {}
-        self._bulk: dict[Flow, None] = {}
-        self._owed = 0.0  # tokens, to bulk
+        self._in_order = kind is Kind.SHORT
         self._by_length: dict[int, dict[Flow, OrderedDict[Ticket, None]]] = {}
         self._lengths: list[int] = []  # the keys of _by_length, sorted
-        self._alike: dict[Hashable, OrderedDict[Ticket, None]] = {}
 
     def add(self, flow: Flow) -> None:
-        """Queue a flow's tickets, of which there must be one at least."""
+        """Queue a flow's tickets."""
+        if not self._in_order:
+            flow.tag = max((other.tag for other in self.flows), default=0)
+        self.flows[flow] = None
         for ticket in flow.tickets:
             self._put(ticket)
-        flow.short = flow.tokens <= self.max_batch_tokens or flow.waiting == 1
-        if not flow.short:
-            flow.tag = max((other.tag for other in self._bulk), default=0)
-        self._flows_like(flow)[flow] = None
 
-    def remove(self, flow: Flow) -> None:
-        """Drop what still waits of a flow, if anything does, and let go of its tickets, which refer to it."""
-        for ticket in flow.tickets:
-            if ticket.waiting:
-                self._take(ticket)
-                if not self._bulk:
-                    self._owed = 0.0  # there is nobody left to whom
-        flow.tickets.clear()
+    def first(self) -> Ticket | None:
+        """Give the ticket that is to be served next, if any waits."""
+        flow = self._first(self.flows)
+        while flow and not flow.tickets[0].waiting:
+            flow.tickets.popleft()
+        return flow.tickets[0] if flow else None
 
-    def tokens_before(self, tokens: int) -> int:
-        """Estimate how many of the tokens that wait are encoded before a newcomer of some is: as many of every flow.
-
-        What comes after it and is shorter may be served before it too.
-        """
-        return min(self.tokens, (len(self._short) + len(self._bulk)) * tokens)
-
-    def take_batch(self, *, short_only: bool = False) -> list[Ticket]:
-        """Take the next batch: `max_batch_tokens` at most, or one longer unit alone; empty where nothing waits.
-
-        Also empty where it would be bulk's and only one of short requests is wanted. Twins are not in the list and cost
-        nothing: they hang on the tickets that they are like.
-        """
-        of_bulk = bool(self._bulk) and (not self._short or self._owed > HEAD_START * self.max_batch_tokens)
-        if not (self._short or self._bulk) or (of_bulk and short_only):
-            return []
-        share = min(1.0, len(self._bulk) / max(1, len(self._short)))
-        first = min(self._bulk, key=attrgetter("tag")) if of_bulk else next(iter(self._short))
-        batch = self._filled_up(self._next_of(first))
-        tokens = sum(map(len, batch))
-        self._owed = max(0.0, self._owed + (-tokens if of_bulk else tokens * share)) if self.units else 0.0
-        return batch
-
-    def _filled_up(self, anchor: Ticket) -> list[Ticket]:
-        """Take a ticket, and those of its kind and of near length that fit in."""
-        self._take_all(anchor)
-        batch, tokens, longest = [anchor], len(anchor), len(anchor)
-        for length in self._nearest(longest):
-            while self._fits(len(batch) + 1, tokens + length, max(longest, length)):
-                ticket = self._next_of_length(length, short=anchor.flow.short)
-                if ticket is None:
-                    break
-                self._take_all(ticket)
-                batch.append(ticket)
-                tokens += length
-                longest = max(longest, length)
-        return batch
-
-    def _next_of_length(self, length: int, *, short: bool) -> Ticket | None:
-        """Find the next ticket of a length, if there is one: of the first short request, or of the first of bulk."""
+    def first_of_length(self, length: int) -> Ticket | None:
+        """Give that of those of one length."""
         flows = self._by_length.get(length, {})
-        if short:
-            flow = next((flow for flow in flows if flow.short), None)
-        else:
-            flow = min((flow for flow in flows if not flow.short), key=attrgetter("tag"), default=None)
+        flow = self._first(flows)
         return next(iter(flows[flow])) if flow else None
 
-    def _flows_like(self, flow: Flow) -> dict[Flow, None]:
-        return self._short if flow.short else self._bulk
-
-    def _fits(self, units: int, tokens: int, longest: int) -> bool:
-        return tokens <= self.max_batch_tokens and units * longest <= MAX_PADDING * tokens
-
-    def _next_of(self, flow: Flow) -> Ticket:
-        while not flow.tickets[0].waiting:
-            flow.tickets.popleft()
-        return flow.tickets[0]
-
-    def _nearest(self, length: int) -> Iterator[int]:
+    def nearest(self, length: int) -> Iterator[int]:
         """Yield the lengths that wait, nearest first."""
         lengths = self._lengths.copy()
         above = bisect_left(lengths, length)
@@ -163,32 +106,9 @@ class Scheduler:
                 yield lengths[above]
                 above += 1
 
-    def _put(self, ticket: Ticket) -> None:
-        length = len(ticket)
-        if length not in self._by_length:
-            self._by_length[length] = {}
-            insort(self._lengths, length)
-        self._by_length[length].setdefault(ticket.flow, OrderedDict())[ticket] = None
-        self._alike.setdefault(ticket.key, OrderedDict())[ticket] = None
-        ticket.waiting = True
-        ticket.flow.waiting += 1
-        ticket.flow.tokens += length
-        self.units += 1
-        self.tokens += length
-
-    def _take_all(self, ticket: Ticket) -> None:
-        """Take a ticket and those like it."""
-        self._take(ticket)
-        ticket.twins = list(self._alike.get(ticket.key, ()))
-        for twin in ticket.twins:
-            self._take(twin)
-
-    def _take(self, ticket: Ticket) -> None:
+    def take(self, ticket: Ticket) -> None:
+        """Take a ticket out."""
         length, flow = len(ticket), ticket.flow
-        alike = self._alike[ticket.key]
-        del alike[ticket]
-        if not alike:
-            del self._alike[ticket.key]
         bucket = self._by_length[length]
         del bucket[flow][ticket]
         if not bucket[flow]:
@@ -198,9 +118,102 @@ class Scheduler:
             del self._lengths[bisect_left(self._lengths, length)]
         ticket.waiting = False
         flow.waiting -= 1
-        flow.tokens -= length
         flow.tag += length
         if not flow.waiting:
-            del self._flows_like(flow)[flow]
-        self.units -= 1
+            del self.flows[flow]
         self.tokens -= length
+
+    def _first(self, flows: Iterable[Flow]) -> Flow | None:
+        return next(iter(flows), None) if self._in_order else min(flows, key=attrgetter("tag"), default=None)
+
+    def _put(self, ticket: Ticket) -> None:
+        length = len(ticket)
+        if length not in self._by_length:
+            self._by_length[length] = {}
+            insort(self._lengths, length)
+        self._by_length[length].setdefault(ticket.flow, OrderedDict())[ticket] = None
+        ticket.waiting = True
+        ticket.flow.waiting += 1
+        self.tokens += length
+
+
+class Scheduler:
+    """A queue of units that gives out batches; not safe for threads by itself."""
+
+    def __init__(self, max_batch_tokens: int) -> None:
+        self.max_batch_tokens = max_batch_tokens
+        self.units = 0
+        self._lanes = {kind: _Lane(kind) for kind in Kind}
+        self._alike: dict[Hashable, OrderedDict[Ticket, None]] = {}
+
+    @property
+    def tokens(self) -> int:
+        """Count the tokens that wait."""
+        return sum(lane.tokens for lane in self._lanes.values())
+
+    def add(self, flow: Flow) -> None:
+        """Queue a flow's tickets, of which there must be one at least."""
+        flow.kind = self.kind_of(len(flow.tickets), sum(map(len, flow.tickets)))
+        self._lanes[flow.kind].add(flow)
+        for ticket in flow.tickets:
+            self._alike.setdefault(ticket.key, OrderedDict())[ticket] = None
+        self.units += len(flow.tickets)
+
+    def remove(self, flow: Flow) -> None:
+        """Drop what still waits of a flow, if anything does, and let go of its tickets, which refer to it."""
+        for ticket in flow.tickets:
+            if ticket.waiting:
+                self._take(ticket)
+        flow.tickets.clear()
+
+    def kind_of(self, units: int, tokens: int) -> Kind:
+        """Say of which kind a request of some units is, and of some tokens in all."""
+        return Kind.SHORT if units == 1 or tokens <= self.max_batch_tokens else Kind.BULK
+
+    def tokens_before(self, kind: Kind, tokens: int) -> int:
+        """Estimate how many tokens of its kind are encoded before a newcomer of some: of bulk, as many of each flow.
+
+        What comes after it may be served before it too, where its length suits a batch better.
+        """
+        lane = self._lanes[kind]
+        return lane.tokens if kind is Kind.SHORT else min(lane.tokens, len(lane.flows) * tokens)
+
+    def take_batch(self, kind: Kind) -> list[Ticket]:
+        """Take the next batch of a kind: `max_batch_tokens` at most, or one longer unit alone; empty where none waits.
+
+        Twins are not in the list and cost nothing: they hang on the tickets that they are like.
+        """
+        lane = self._lanes[kind]
+        anchor = lane.first()
+        if anchor is None:
+            return []
+        self._take_all(anchor)
+        batch, tokens, longest = [anchor], len(anchor), len(anchor)
+        for length in lane.nearest(longest):
+            while self._fits(len(batch) + 1, tokens + length, max(longest, length)):
+                ticket = lane.first_of_length(length)
+                if ticket is None:
+                    break
+                self._take_all(ticket)
+                batch.append(ticket)
+                tokens += length
+                longest = max(longest, length)
+        return batch
+
+    def _fits(self, units: int, tokens: int, longest: int) -> bool:
+        return tokens <= self.max_batch_tokens and units * longest <= MAX_PADDING * tokens
+
+    def _take_all(self, ticket: Ticket) -> None:
+        """Take a ticket and those like it, of either kind."""
+        self._take(ticket)
+        ticket.twins = list(self._alike.get(ticket.key, ()))
+        for twin in ticket.twins:
+            self._take(twin)
+
+    def _take(self, ticket: Ticket) -> None:
+        self._lanes[ticket.flow.kind].take(ticket)
+        alike = self._alike[ticket.key]
+        del alike[ticket]
+        if not alike:
+            del self._alike[ticket.key]
+        self.units -= 1

@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 import pytest
 
+from service.inference.scheduler import Kind
 from service.inference.tokenizer import Tokenizer
 from service.inference.types import Unit, Vectors
 
@@ -191,7 +192,7 @@ def test_nothing_of_a_request_is_left_to_the_garbage_collector(
     if status == 429:
         engine = api.state.engine
         assert engine is not None
-        engine.runner._observe(1.0)  # a second a token
+        engine.runner._observe(Kind.SHORT, 1.0)  # a second a token
 
     async def send() -> None:
         body = orjson.dumps(fields)

@@ -177,9 +177,9 @@ def test_caller_that_leaves_takes_its_waiting_units_along(make_units: MakeUnits)
     async def scenario(runner: Runner) -> None:
         first = asyncio.ensure_future(runner.run(make_units([200])))
         await entered(gate)
-        leaver = asyncio.ensure_future(runner.run(make_units([100] * 30)))
+        leaver = asyncio.ensure_future(runner.run(make_units([60, 70, 80])))
         stayer = asyncio.ensure_future(runner.run(make_units([50, 51])))
-        await until(lambda: runner.queued_units == 32)
+        await until(lambda: runner.queued_units == 5)
         leaver.cancel()
         with suppress(asyncio.CancelledError):
             await leaver
@@ -225,20 +225,20 @@ def test_full_queue_turns_away_and_says_when_to_return(make_units: MakeUnits) ->
         gate.entered.clear()
         running = asyncio.ensure_future(runner.run(make_units([100])))
         await entered(gate)
-        waiting = asyncio.ensure_future(runner.run(make_units([250] * 4)))
+        waiting = [asyncio.ensure_future(runner.run(make_units([250]))) for _ in range(4)]
         await until(lambda: runner.queued_tokens == 1000)
         with pytest.raises(OverloadedError) as refused:
             await runner.run(make_units([2]))
         assert refused.value.retry_after > 0
         with pytest.raises(OverloadedError):
-            runner.admit(1)
+            runner.admit(1, 1)
         with pytest.raises(OverloadedError):
             runner.admit_unread(60)
         with pytest.raises(TooLargeError):
-            runner.admit(1001)
+            runner.admit(1, 1001)
         gate.open.set()
-        assert [numbers(answer) for answer in await asyncio.gather(running, waiting)] == [[0], [0, 1, 2, 3]]
-        runner.admit(1000)
+        assert [numbers(answer) for answer in await asyncio.gather(running, *waiting)] == [[0]] * 5
+        runner.admit(1, 1000)
 
     play(scenario, gate, max_queue_tokens=1000)
 
@@ -258,11 +258,11 @@ def test_more_work_ahead_means_a_later_return(make_units: MakeUnits) -> None:
         gate.entered.clear()
         running = asyncio.ensure_future(runner.run(make_units([100])))
         await entered(gate)
-        waiting = asyncio.ensure_future(runner.run(make_units([250] * 4)))
+        waiting = [asyncio.ensure_future(runner.run(make_units([250]))) for _ in range(4)]
         await until(lambda: runner.queued_tokens == 1000)
-        assert retry_after(lambda: runner.admit(800)) > retry_after(lambda: runner.admit(100)) > 0
+        assert retry_after(lambda: runner.admit(1, 800)) > retry_after(lambda: runner.admit(1, 100)) > 0
         gate.open.set()
-        await asyncio.gather(running, waiting)
+        await asyncio.gather(running, *waiting)
 
     play(scenario, gate, max_queue_tokens=1000)
 
@@ -315,15 +315,18 @@ def test_threads_end_when_the_loop_they_answer_to_is_gone(make_units: MakeUnits,
             [gate], Scheduler(256), threads=1, max_queue_tokens=1000, cache=VectorCache(0), on_batch=lambda _: None
         )
         runner.start()
-        request = asyncio.ensure_future(runner.run(make_units([5])))
-        await entered(gate)
-        request.cancel()
+        requests = [asyncio.ensure_future(runner.run(make_units([200] * count))) for count in (1, 2)]
+        await until(lambda: len(gate.batches) == 2)
+        for request in requests:
+            request.cancel()
 
     asyncio.run(main())
-    [thread] = encoder_threads()
+    threads = encoder_threads()
+    assert len(threads) == 2
     gate.open.set()
-    thread.join(ANSWER_BOUND)
-    assert not thread.is_alive()
+    for thread in threads:
+        thread.join(ANSWER_BOUND)
+        assert not thread.is_alive()
 
 
 def test_a_storm_of_callers_who_stay_fail_and_leave_forgets_nobody(make_units: MakeUnits) -> None:
@@ -391,13 +394,13 @@ def test_what_cannot_be_served_in_time_is_turned_away_at_once(make_units: MakeUn
         gate.entered.clear()
         running = asyncio.ensure_future(runner.run(make_units([100])))
         await entered(gate)
-        bulk = asyncio.ensure_future(runner.run(make_units([250] * 30)))
+        waiting = [asyncio.ensure_future(runner.run(make_units([250]))) for _ in range(30)]
         await until(lambda: runner.queued_tokens == 7500)
         with pytest.raises(OverloadedError, match="too long for the request's deadline"):
             await runner.run(make_units([250]), seconds=1e-9)
-        short = asyncio.ensure_future(runner.run(make_units([2]), seconds=60))
+        patient = asyncio.ensure_future(runner.run(make_units([2]), seconds=60))
         gate.open.set()
-        await asyncio.gather(running, bulk, short)
+        await asyncio.gather(running, *waiting, patient)
 
     play(scenario, gate)
 

@@ -1,7 +1,7 @@
 """What the next batch is: bounds, order and fairness, decided without an event loop."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import count
 
 import numpy as np
@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.inference.scheduler import HEAD_START, MAX_PADDING, Flow, Scheduler, Ticket
+from service.inference.scheduler import MAX_PADDING, Flow, Kind, Scheduler, Ticket
 from service.inference.types import Encoding, Feature, Pooling, Unit
 
 BUDGET = 256
@@ -33,9 +33,14 @@ def queue(scheduler: Scheduler, lengths: Iterable[int]) -> Flow:
     return flow
 
 
+def take(scheduler: Scheduler) -> list[Ticket]:
+    """Take the next batch of short requests, or of bulk where there are none."""
+    return scheduler.take_batch(Kind.SHORT) or scheduler.take_batch(Kind.BULK)
+
+
 def drain(scheduler: Scheduler) -> list[list[Ticket]]:
     batches = []
-    while batch := scheduler.take_batch():
+    while batch := take(scheduler):
         batches.append(batch)
     return batches
 
@@ -52,13 +57,13 @@ def within_bounds(batch: list[Ticket], budget: int) -> bool:
 def batches_until_served(scheduler: Scheduler, flow: Flow) -> int:
     count = 0
     while flow.waiting:
-        scheduler.take_batch()
+        take(scheduler)
         count += 1
     return count
 
 
 def test_nothing_waits_nothing_comes() -> None:
-    assert Scheduler(BUDGET).take_batch() == []
+    assert take(Scheduler(BUDGET)) == []
 
 
 def test_padding_bound_is_the_designs() -> None:
@@ -114,7 +119,7 @@ def test_batch_takes_near_lengths_first() -> None:
     scheduler = Scheduler(100)
     queue(scheduler, [50, 70])
     queue(scheduler, [40, 41, 49, 55, 60])
-    assert lengths_of(scheduler.take_batch()) == [49, 50]
+    assert lengths_of(take(scheduler)) == [49, 50]
 
 
 def test_every_unit_comes_out_exactly_once() -> None:
@@ -133,7 +138,7 @@ def test_counters_tell_what_waits() -> None:
     queue(scheduler, [5, 200])
     queue(scheduler, [7])
     assert (scheduler.units, scheduler.tokens) == (3, 212)
-    batch = scheduler.take_batch()
+    batch = take(scheduler)
     assert (scheduler.units, scheduler.tokens) == (3 - len(batch), 212 - sum(map(len, batch)))
     drain(scheduler)
     assert (scheduler.units, scheduler.tokens) == (0, 0)
@@ -142,7 +147,7 @@ def test_counters_tell_what_waits() -> None:
 def test_remove_drops_what_waits_and_nothing_else() -> None:
     scheduler = Scheduler(10)
     leaver, stayer = queue(scheduler, [10, 10, 10]), queue(scheduler, [9, 9])
-    taken = scheduler.take_batch()
+    taken = take(scheduler)
     scheduler.remove(leaver)
     rest = [ticket for batch in drain(scheduler) for ticket in batch]
     assert {ticket.flow for ticket in [*taken, *rest]} == {leaver, stayer}
@@ -154,130 +159,52 @@ def test_remove_of_a_served_flow_changes_nothing() -> None:
     scheduler = Scheduler(BUDGET)
     served, waits = queue(scheduler, [5]), queue(scheduler, [200])
     while served.waiting:
-        scheduler.take_batch()
+        take(scheduler)
     scheduler.remove(served)
     assert waits.waiting == scheduler.units == 1
     assert scheduler.tokens == 200
 
 
-@pytest.mark.parametrize("newcomer", [3, 32, 100, 255], ids=lambda length: f"newcomer of {length}")
-@pytest.mark.parametrize(
-    "bulk",
-    [lambda: [32] * 400, lambda: [32, 100] * 200, lambda: np.random.default_rng(1).integers(2, 257, size=400).tolist()],
-    ids=["equal lengths", "two lengths", "mixed lengths"],
-)
-@pytest.mark.parametrize("batches_before", [4, 5, 60, 61])
-def test_newcomer_is_in_the_next_batch_while_bulk_waits(
-    newcomer: int, bulk: Callable[[], list[int]], batches_before: int
-) -> None:
+@pytest.mark.parametrize("lengths", [[300], [3, 150], [256]], ids=str)
+def test_a_request_of_one_text_or_at_most_a_batch_is_short(lengths: list[int]) -> None:
+    scheduler = Scheduler(BUDGET)
+    bulk = queue(scheduler, [*lengths, BUDGET])
+    short = queue(scheduler, lengths)
+    assert (bulk.kind, short.kind) == (Kind.BULK, Kind.SHORT)
+    assert {ticket.flow for ticket in scheduler.take_batch(Kind.SHORT)} == {short}
+    assert {ticket.flow for ticket in scheduler.take_batch(Kind.BULK)} == {bulk}
+
+
+def test_a_batch_is_of_one_kind() -> None:
+    """Whatever the lengths: any of these texts would fit into any of the batches."""
     scheduler = Scheduler(BUDGET)
     for _ in range(4):
-        queue(scheduler, bulk())
-    for _ in range(batches_before):
-        scheduler.take_batch()
-    assert batches_until_served(scheduler, queue(scheduler, [newcomer])) == 1
+        queue(scheduler, [16] * 64)
+        queue(scheduler, [16] * 8)
+    while scheduler.units:
+        for kind in Kind:
+            batch = scheduler.take_batch(kind)
+            assert {ticket.flow.kind for ticket in batch} <= {kind}
+            assert sum(map(len, batch)) in {0, BUDGET}, "it is full as long as there is enough of its kind"
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_newcomers_are_next_also_where_bulk_comes_and_goes(seed: int) -> None:
-    """A bulk flow whose lengths are odd falls behind the others, and must not overtake newcomers for that."""
-    rng = np.random.default_rng(seed)
+def test_of_another_kind_nothing_comes() -> None:
     scheduler = Scheduler(BUDGET)
-    bulk: list[Flow] = []
-    for _ in range(400):
-        bulk = [flow for flow in bulk if flow.waiting]
-        while len(bulk) < 4:
-            bulk.append(queue(scheduler, np.minimum(rng.geometric(1 / 20, size=64) + 2, BUDGET).tolist()))
-        scheduler.take_batch()
-        assert batches_until_served(scheduler, queue(scheduler, [int(rng.integers(4, 24))])) == 1
+    queue(scheduler, [BUDGET] * 2)
+    assert scheduler.take_batch(Kind.SHORT) == []
+    assert len(drain(scheduler)) == 2
+    queue(scheduler, [BUDGET])
+    assert scheduler.take_batch(Kind.BULK) == []
 
 
-@pytest.mark.parametrize("lengths", [[300], [4, 16, 64, 150], [100, 100]], ids=str)
-def test_short_request_is_served_before_bulk_to_its_end(lengths: list[int]) -> None:
-    """Also one text longer than a batch, and texts whose lengths differ too much for one."""
-    alone = Scheduler(BUDGET)
-    batches = batches_until_served(alone, queue(alone, lengths))
+def test_short_requests_are_served_in_their_order() -> None:
+    """Also one of two texts that are far apart in length, of which one goes with others' batches."""
     scheduler = Scheduler(BUDGET)
-    for _ in range(4):
-        queue(scheduler, [32, 100] * 40)
-    scheduler.take_batch()
-    assert batches_until_served(scheduler, queue(scheduler, lengths)) == batches
-
-
-def test_bulk_that_comes_and_goes_has_its_share_beside_short_requests() -> None:
-    """Four clients of two batches a request beside two of half a batch: equal turns would be two thirds."""
-    rng = np.random.default_rng(0)
-    scheduler = Scheduler(BUDGET)
-    clients = [2 * BUDGET] * 4 + [BUDGET // 2] * 2
-    flows = [Flow() for _ in clients]
-    served = dict.fromkeys(clients, 0)
-    for _ in range(2000):
-        for place, (tokens, flow) in enumerate(zip(clients, flows, strict=True)):
-            if not flow.waiting:
-                flows[place] = queue(scheduler, rng.multinomial(tokens - 16, [1 / 8] * 8) + 2)
-        of = dict(zip(flows, clients, strict=True))
-        for ticket in scheduler.take_batch():
-            served[of[ticket.flow]] += len(ticket)
-    assert served[2 * BUDGET] / sum(served.values()) > 0.4
-
-
-@pytest.mark.parametrize(("clients", "share"), [(1, 1 / 2), (4, 1 / 2), (12, 1 / 4)])
-def test_bulk_has_its_share_beside_short_requests_that_never_end(clients: int, share: float) -> None:
-    """Four of bulk: half of the encoder, or as much a request as short ones where more of them wait than of bulk."""
-    scheduler = Scheduler(BUDGET)
-    bulk = [queue(scheduler, [100] * 2000) for _ in range(4)]
-    short: list[Flow] = []
-    for _ in range(1000):
-        short = [flow for flow in short if flow.waiting]
-        short += [queue(scheduler, [200]) for _ in range(clients - len(short))]
-        scheduler.take_batch()
-    served = sum(100 * (2000 - flow.waiting) for flow in bulk)
-    assert served / (1000 * 200) == pytest.approx(share, abs=0.03)  # each batch is of 200 tokens
-
-
-@pytest.mark.parametrize(("bulk", "short", "share"), [(4, 4, 1 / 2), (8, 16, 1 / 3)])
-def test_bulk_has_its_share_beside_short_requests_of_its_own_lengths(bulk: int, short: int, share: float) -> None:
-    """All texts are alike in length, so that any fits into any batch; and the end of the flood is felt at once."""
-    scheduler = Scheduler(BUDGET)
-    clients = {number: queue(scheduler, [16] * (64 if number < bulk else 8)) for number in range(bulk + short)}
-    served = Counter[bool]()
-    for _ in range(600):
-        for number, flow in clients.items():
-            if not flow.waiting:
-                clients[number] = queue(scheduler, [16] * (64 if number < bulk else 8))
-        served.update(ticket.flow.short for ticket in scheduler.take_batch())
-    assert served[False] / served.total() == pytest.approx(share, abs=0.05)
-    for number, flow in clients.items():
-        if number >= bulk:
-            scheduler.remove(flow)
-    assert batches_until_served(scheduler, queue(scheduler, [200])) <= 2
-
-
-def test_what_bulk_is_owed_is_forgotten_when_it_leaves() -> None:
-    scheduler = Scheduler(BUDGET)
-    bulk = queue(scheduler, [BUDGET] * 20)
-    for _ in range(HEAD_START + 1):
-        queue(scheduler, [BUDGET])
-        scheduler.take_batch()
-    scheduler.remove(bulk)
-    queue(scheduler, [BUDGET] * 20)
-    short = queue(scheduler, [BUDGET])
-    assert [ticket.flow for ticket in scheduler.take_batch()] == [short]
-
-
-def test_batch_of_short_requests_only() -> None:
-    scheduler = Scheduler(BUDGET)
-    assert scheduler.take_batch(short_only=True) == []
-    bulk = queue(scheduler, [BUDGET] * 20)
-    assert scheduler.take_batch(short_only=True) == []
-    for _ in range(HEAD_START + 1):
-        short = queue(scheduler, [BUDGET])
-        [ticket] = scheduler.take_batch(short_only=True)
-        assert ticket.flow is short
-    short = queue(scheduler, [BUDGET])
-    assert scheduler.take_batch(short_only=True) == [], "bulk is owed more than the head start"
-    assert [ticket.flow for ticket in scheduler.take_batch()] == [bulk]
-    assert [ticket.flow for ticket in scheduler.take_batch(short_only=True)] == [short]
+    first = queue(scheduler, [4, 250])
+    others = [queue(scheduler, [200]) for _ in range(5)]
+    assert {ticket.flow for ticket in scheduler.take_batch(Kind.SHORT)} == {first}
+    assert {ticket.flow for ticket in scheduler.take_batch(Kind.SHORT)} == {first}
+    assert [scheduler.take_batch(Kind.SHORT)[0].flow for _ in others] == others
 
 
 @pytest.mark.parametrize("flows", [2, 4])
@@ -286,7 +213,7 @@ def test_equal_flows_get_equal_tokens(flows: int, lengths: list[int]) -> None:
     scheduler = Scheduler(BUDGET)
     served = dict.fromkeys([queue(scheduler, lengths) for _ in range(flows)], 0)
     for _ in range(20 * flows):
-        for ticket in scheduler.take_batch():
+        for ticket in take(scheduler):
             served[ticket.flow] += len(ticket)
     assert max(served.values()) - min(served.values()) <= 2 * BUDGET
 
@@ -296,27 +223,23 @@ def test_flow_of_other_lengths_gets_its_share() -> None:
     long, short = queue(scheduler, [250] * 100), queue(scheduler, [4] * 6000)
     served = dict.fromkeys([long, short], 0)
     for _ in range(40):
-        for ticket in scheduler.take_batch():
+        for ticket in take(scheduler):
             served[ticket.flow] += len(ticket)
     assert abs(served[long] - served[short]) <= 2 * BUDGET
 
 
-def test_bulk_is_served_under_a_stream_of_newcomers() -> None:
+@pytest.mark.parametrize("seed", range(5))
+def test_bulk_of_odd_lengths_is_not_starved_where_bulk_comes_and_goes(seed: int) -> None:
+    """It falls behind the others, for few texts go with its own; a newcomer stands behind it all the same."""
+    rng = np.random.default_rng(seed)
     scheduler = Scheduler(BUDGET)
-    bulk = queue(scheduler, [200] * 20)
-    for _ in range(1500):
-        queue(scheduler, [4])
-        scheduler.take_batch()
-    assert 200 * (20 - bulk.waiting) >= 4 * 1500 / 2 - HEAD_START * BUDGET > 0
-
-
-def test_bulk_is_served_under_a_stream_of_equal_newcomers() -> None:
-    scheduler = Scheduler(BUDGET)
-    bulk = queue(scheduler, [200] * 20)
-    for _ in range(400):
-        queue(scheduler, [200])
-        scheduler.take_batch()
-    assert bulk.waiting == 0
+    odd = queue(scheduler, [250] * 20)
+    others: list[Flow] = []
+    for _ in range(4 * 20 * 2):
+        others = [flow for flow in others if flow.waiting]
+        others += [queue(scheduler, rng.integers(2, 24, size=64)) for _ in range(3 - len(others))]
+        scheduler.take_batch(Kind.BULK)
+    assert odd.waiting == 0, "it has had its quarter, and as much again"
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -349,7 +272,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule()
     def take_batch(self) -> None:
-        batch = self.scheduler.take_batch()
+        batch = take(self.scheduler)
         assert bool(batch) == bool(self.waiting)
         if batch:
             assert within_bounds(batch, self.scheduler.max_batch_tokens)
@@ -383,7 +306,7 @@ def test_units_that_are_alike_are_taken_once() -> None:
     for flow in flows:
         flow.tickets.extend(Ticket(flow, index, unit(10, number)) for index, number in enumerate([1, 2, 1]))
         scheduler.add(flow)
-    batch = scheduler.take_batch()
+    batch = take(scheduler)
     assert sorted(len(ticket.twins) for ticket in batch) == [2, 5]
     assert {ticket.flow for ticket in batch[0].twins} <= set(flows)
     assert (scheduler.units, scheduler.tokens, [flow.waiting for flow in flows]) == (0, 0, [0, 0, 0])
@@ -394,9 +317,9 @@ def test_twins_cost_the_batch_nothing() -> None:
     flow = Flow()
     flow.tickets.extend(Ticket(flow, index, unit(10, number)) for index, number in enumerate([1] * 50 + [2, 3]))
     scheduler.add(flow)
-    first = scheduler.take_batch()
+    first = take(scheduler)
     assert [len(ticket.twins) for ticket in first] == [49, 0]
-    assert [ticket.index for ticket in scheduler.take_batch()] == [51]
+    assert [ticket.index for ticket in take(scheduler)] == [51]
 
 
 def test_other_features_make_no_twin() -> None:
@@ -406,7 +329,7 @@ def test_other_features_make_no_twin() -> None:
     flow = Flow()
     flow.tickets.extend([Ticket(flow, 0, Unit(encoding, (mean,))), Ticket(flow, 1, Unit(encoding, (cls,)))])
     scheduler.add(flow)
-    assert [ticket.twins for ticket in scheduler.take_batch()] == [[], []]
+    assert [ticket.twins for ticket in take(scheduler)] == [[], []]
 
 
 def test_a_twin_whose_request_left_is_not_taken() -> None:
@@ -416,22 +339,16 @@ def test_a_twin_whose_request_left_is_not_taken() -> None:
         flow.tickets.append(Ticket(flow, 0, unit(10, 1)))
         scheduler.add(flow)
     scheduler.remove(leaves)
-    [ticket] = scheduler.take_batch()
+    [ticket] = take(scheduler)
     assert (ticket.flow, ticket.twins) == (stays, [])
 
 
-def test_newcomer_waits_for_as_many_tokens_of_every_flow() -> None:
+def test_bulk_waits_for_as_many_tokens_of_every_flow_and_a_short_request_for_all_short_ones() -> None:
     scheduler = Scheduler(BUDGET)
     queue(scheduler, [10] * 100)
-    queue(scheduler, [10] * 3)
-    assert [scheduler.tokens_before(tokens) for tokens in (10, 100, 5000)] == [20, 200, 1030]
-
-
-def test_newcomers_have_a_batch_to_themselves() -> None:
-    """A short request's batch is not filled up with what waits already; bulk has its turn again in the next one."""
-    scheduler = Scheduler(BUDGET)
-    bulk = queue(scheduler, [10] * 100)
-    scheduler.take_batch()
-    first, second = (queue(scheduler, [10]) for _ in range(2))
-    assert {ticket.flow for ticket in scheduler.take_batch()} == {first, second}
-    assert {ticket.flow for ticket in scheduler.take_batch()} == {bulk}
+    queue(scheduler, [10] * 30)
+    assert [scheduler.tokens_before(Kind.BULK, tokens) for tokens in (300, 400, 5000)] == [600, 800, 1300]
+    assert scheduler.tokens_before(Kind.SHORT, 100) == 0
+    for _ in range(3):
+        queue(scheduler, [100])
+    assert [scheduler.tokens_before(Kind.SHORT, tokens) for tokens in (10, 5000)] == [300, 300]
