@@ -8,6 +8,7 @@ once, and kept in the cache folder.
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import time
@@ -29,7 +30,7 @@ BUDGETS: dict[Target, tuple[int, ...]] = {
 }
 TEXT_TOKENS = 32
 """Length of the texts that are tried."""
-NEARLY = 0.98
+NEARLY = 0.99
 """Of budgets that are nearly as fast as the fastest, the smallest is best: its batches keep others waiting least."""
 
 logger = logging.getLogger("berth")
@@ -38,16 +39,15 @@ logger = logging.getLogger("berth")
 def token_rates(encode: Encode, manifest: Manifest, seconds: float) -> dict[int, float]:
     """Measure the tokens a second at each budget, as many budgets as the seconds and the memory suffice for.
 
-    The median of rounds over all budgets. On the CPU it is this thread's CPU time that counts, on which ONNX Runtime
-    then runs too, so that other load on the machine matters little. A GPU works outside of it, so the time on the clock
-    does; its first round, in which kernels are loaded and memory is taken, counts only where there was no other.
+    The best of rounds over all budgets, for what disturbs one only makes it slower. On the CPU it is this thread's CPU
+    time that counts, on which ONNX Runtime then runs too, so that other load on the machine matters little. A GPU works
+    outside of it, so the time on the clock does.
     """
-    end = time.monotonic() + seconds
     unit = _unit(manifest)
-    on_cpu = manifest.target == "cpu"
-    now = time.thread_time if on_cpu else time.perf_counter
+    now = time.thread_time if manifest.target == "cpu" else time.perf_counter
+    end = now() + seconds
     budgets = list(BUDGETS[manifest.target])
-    times: dict[int, list[float]] = {}
+    best: dict[int, float] = {}
     while budgets:
         for budget in budgets.copy():
             start = now()
@@ -55,18 +55,12 @@ def token_rates(encode: Encode, manifest: Manifest, seconds: float) -> dict[int,
                 encode([unit] * (budget // len(unit)))
             except OutOfMemoryError:
                 budgets = [smaller for smaller in budgets if smaller < budget]
-                times = {smaller: times[smaller] for smaller in budgets}
+                best = {smaller: best[smaller] for smaller in budgets}
                 break
-            times.setdefault(budget, []).append(now() - start)
-            if time.monotonic() > end:
-                return _rates(times, warm_up=not on_cpu)
+            best[budget] = min(now() - start, best.get(budget, math.inf))
+            if now() > end:
+                return {budget: budget / taken for budget, taken in best.items()}
     raise OutOfMemoryError(f"there is no memory for a batch of {BUDGETS[manifest.target][0]} tokens")
-
-
-def _rates(times: Mapping[int, list[float]], *, warm_up: bool) -> dict[int, float]:
-    """Divide each budget by the median of its times, of which the first may be left out."""
-    counted = {budget: taken[1:] or taken if warm_up else taken for budget, taken in times.items()}
-    return {budget: budget / float(np.median(taken)) for budget, taken in counted.items()}
 
 
 def best_budget(rates: Mapping[int, float]) -> int:
