@@ -32,8 +32,9 @@ from service.inference.types import Unit, Vectors
 Encode = Callable[[Sequence[Unit]], list[Vectors]]
 """A batch of units in, one list of arrays a unit out; the contract between runner and encoder."""
 
-BULK_NICENESS = 5
-"""Of a thread that encodes bulk: it has a quarter of a core for which one of short requests competes with it."""
+NICENESS = {Kind.SHORT: 5, Kind.BULK: 10}
+"""Of a kind's threads. Of those that compete for a core, each has three times the part of one that is 5 nicer: the event
+loop, which must be quick to turn away what is too much, goes before short requests, and those before bulk."""
 
 logger = logging.getLogger("berth")
 
@@ -210,8 +211,8 @@ class Runner:
 
     def _work(self, encode: Encode, kind: Kind) -> None:
         """Run batches until stopped; what goes wrong in one is its units' result, never this loop's end."""
-        if kind is Kind.BULK and sys.platform == "linux":  # elsewhere it would be of the whole process
-            os.nice(BULK_NICENESS)
+        if sys.platform == "linux":  # elsewhere it would be of the whole process
+            os.nice(NICENESS[kind])
         while batch := self._next_batch(encode, kind):
             run = Run()
             results = self._encode_each(encode, run, [ticket.unit for ticket in batch])

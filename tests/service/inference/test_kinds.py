@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from service.errors import OverloadedError
-from service.inference.runner import BULK_NICENESS, Runner
+from service.inference.runner import NICENESS, Runner
+from service.inference.scheduler import Kind
 from service.inference.types import Unit, Vectors
 from tests.service.inference.playing import ANSWER_BOUND, Gate, MakeUnits, Threads, echo, entered, numbers, play, until
 
@@ -73,11 +74,12 @@ def test_each_kind_has_as_many_batches_at_once_as_it_has_threads(make_units: Mak
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")
-def test_bulk_is_encoded_at_a_lower_priority(make_units: MakeUnits) -> None:
-    niceness: dict[int, int] = {}
+def test_the_event_loop_goes_before_short_requests_and_those_before_bulk(make_units: MakeUnits) -> None:
+    niceness: dict[Kind, int] = {}
 
     def note(units: Sequence[Unit]) -> list[Vectors]:
-        niceness[len(units[0])] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        kind = Kind.SHORT if len(units[0]) < BUDGET else Kind.BULK
+        niceness[kind] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         return echo(units)
 
     async def scenario(runner: Runner) -> None:
@@ -86,7 +88,8 @@ def test_bulk_is_encoded_at_a_lower_priority(make_units: MakeUnits) -> None:
 
     play(scenario, note, max_batch_tokens=BUDGET)
     here = os.getpriority(os.PRIO_PROCESS, 0)
-    assert niceness == {4: here, BUDGET: here + BULK_NICENESS}
+    assert here < niceness[Kind.SHORT] < niceness[Kind.BULK]
+    assert niceness == {kind: here + step for kind, step in NICENESS.items()}
 
 
 def test_a_deadline_is_weighed_against_what_waits_of_the_same_kind(make_units: MakeUnits) -> None:
