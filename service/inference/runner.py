@@ -33,7 +33,7 @@ Encode = Callable[[Sequence[Unit]], list[Vectors]]
 """A batch of units in, one list of arrays a unit out; the contract between runner and encoder."""
 
 NICENESS = {Kind.SHORT: 5, Kind.BULK: 10}
-"""Of a kind's threads. Of those that compete for a core, each has three times the part of one that is 5 nicer: the event
+"""Of a kind's threads. Of those that compete for a core, one has three times the part of one that is 5 nicer: the event
 loop, which must be quick to turn away what is too much, goes before short requests, and those before bulk."""
 
 logger = logging.getLogger("berth")
