@@ -42,8 +42,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--no-ceiling", action="store_true", help="leave out the encoder alone and the products alone")
     parser.add_argument("--min-cos", type=float, default=0.999, help="a cosine to the reference up to this is wrong")
     parser.add_argument("--factor", type=_positive(float), default=10, help="overload: how many times the peak rate")
-    parser.add_argument("--picture", type=Path, help="run: SVG file for a picture of the rates")
-    parser.add_argument("--out", type=Path, help="file to which a line of JSON is added for each result")
+    parser.add_argument("--picture", type=_writable, help="run: SVG file for a picture of the rates")
+    parser.add_argument("--out", type=_writable, help="file to which a line of JSON is added for each result")
     own, flags = _split(arguments)
     options = parser.parse_args(own)
     if options.base is not None and flags:
@@ -81,6 +81,14 @@ def _names(value: str) -> list[str]:
         if name not in SHAPES:
             raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(SHAPES)}")
     return names
+
+
+def _writable(value: str) -> Path:
+    """Fail now where the folder is missing, not after the measurements."""
+    path = Path(value)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
 
 
 def _positive(kind: type[int] | type[float]) -> type[int] | type[float]:

@@ -41,6 +41,8 @@ def test_peers_are_names_and_addresses() -> None:
         (["--base", "http://x", "--", "--threads", "2"], "--base names one that runs"),
         (["overload", "--peer", "fastapi_ort"], "--peer is for run and fairness"),
         (["memory", "--base", "http://x"], "wants its --pid"),
+        (["--picture", "nowhere/rates.svg"], "--picture: there is no folder nowhere"),
+        (["--out", "nowhere/rates.jsonl"], "--out: there is no folder nowhere"),
         (["sing"], "invalid choice"),
     ],
 )
