@@ -25,7 +25,7 @@ FIRST_BUDGET: dict[Target, int] = {"cpu": 256, "cuda": 8192}
 CALIBRATION_SECONDS: dict[Target, float] = {"cpu": 1.0, "cuda": 3.0}
 
 THREADS_PER_GPU = 2
-"""One has its batch run, the other packs and copies the next one."""
+"""Of each kind: one has its batch run, the other packs and copies the next one."""
 
 REFRESH_SECONDS = 0.2
 """How old a worker's queue depth, readiness and memory may be on the page of another."""
@@ -99,7 +99,7 @@ async def watch(state: State, engine: Engine, on_hang: Callable[[], None] = lamb
         if engine.stalled != stalled:
             stalled = not stalled
             if stalled:
-                logger.error("the encoder hangs: a batch takes ten times longer than usual; not ready until it ends")
+                logger.error("the encoder hangs: a batch takes twenty times longer than usual; not ready until it ends")
                 state.metrics.count_stall()
             else:
                 logger.warning("the encoder hangs no more; ready again")

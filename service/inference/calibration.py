@@ -32,6 +32,8 @@ TEXT_TOKENS = 32
 """Length of the texts that are tried."""
 NEARLY = 0.99
 """Of budgets that are nearly as fast as the fastest, the smallest is best: its batches keep others waiting least."""
+PATIENCE = 4
+"""Times longer than its CPU time that a calibration may take, where other load has the cores."""
 
 logger = logging.getLogger("berth")
 
@@ -40,12 +42,12 @@ def token_rates(encode: Encode, manifest: Manifest, seconds: float) -> dict[int,
     """Measure the tokens a second at each budget, as many budgets as the seconds and the memory suffice for.
 
     The best of rounds over all budgets, for what disturbs one only makes it slower. On the CPU it is this thread's CPU
-    time that counts, on which ONNX Runtime then runs too, so that other load on the machine matters little. A GPU works
-    outside of it, so the time on the clock does.
+    time that counts, on which ONNX Runtime then runs too, so that other load on the machine matters little; the time
+    on the clock may be `PATIENCE` times as long. A GPU works outside of the thread, so the time on the clock does.
     """
     unit = _unit(manifest)
     now = time.thread_time if manifest.target == "cpu" else time.perf_counter
-    end = now() + seconds
+    end, last = now() + seconds, time.monotonic() + PATIENCE * seconds
     budgets = list(BUDGETS[manifest.target])
     best: dict[int, float] = {}
     while budgets:
@@ -58,15 +60,22 @@ def token_rates(encode: Encode, manifest: Manifest, seconds: float) -> dict[int,
                 best = {smaller: best[smaller] for smaller in budgets}
                 break
             best[budget] = min(now() - start, best.get(budget, math.inf))
-            if now() > end:
+            if now() > end or time.monotonic() > last:
                 return {budget: budget / taken for budget, taken in best.items()}
     raise OutOfMemoryError(f"there is no memory for a batch of {BUDGETS[manifest.target][0]} tokens")
 
 
 def best_budget(rates: Mapping[int, float]) -> int:
-    """Choose the smallest budget that is nearly as fast as the fastest."""
-    fastest = max(rates.values())
-    return min(budget for budget, rate in rates.items() if rate >= NEARLY * fastest)
+    """Choose the smallest budget that is nearly as fast as the fastest.
+
+    Each rate counts twice beside those of the next smaller and larger budget: what they differ by is noise in part.
+    """
+    measured = [rates[budget] for budget in sorted(rates)]
+    padded = [measured[0], *measured, measured[-1]]
+    smoothed = [
+        (below + 2 * rate + above) / 4 for below, rate, above in zip(padded, measured, padded[2:], strict=False)
+    ]
+    return min(budget for budget, rate in zip(sorted(rates), smoothed, strict=True) if rate >= NEARLY * max(smoothed))
 
 
 class CalibrationFile:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from service.errors import (
@@ -135,15 +136,17 @@ class Runner:
             self._wake_all()
 
     def join(self, seconds: float) -> None:
-        """Wait, at most so many seconds a thread, for the threads to end: one inside ONNX Runtime crashes the exit."""
+        """Wait, at most so many seconds, for the threads to end: one inside ONNX Runtime crashes the exit."""
+        end = time.monotonic() + seconds
         for worker in self._workers:
-            worker.join(seconds)
+            worker.join(max(0.0, end - time.monotonic()))
 
     def admit(self, units: int, tokens: int, seconds: float = math.inf, *, expected: int = 0) -> None:
         """Raise where a request of some units and tokens is not to be queued, behind what waits and what is expected.
 
-        `OverloadedError`: the queue is full, or at the present rate the request would not be served within `seconds`.
-        While it is not full, a request is taken whole, for under a load of short ones a long one would never find room.
+        `OverloadedError`: the queue is full, or at the last rate of its kind the request would not be served within
+        `seconds`. While it is not full, a request is taken whole, for under a load of short ones a long one would never
+        find room; and where nothing is ahead, whatever the rate was, for it is from those taken that a rate is learnt.
         `TooLargeError`: the request alone would be more than the queue holds.
         """
         if tokens > self._max_queue_tokens:
@@ -151,18 +154,19 @@ class Runner:
         kind = self._scheduler.kind_of(units, tokens)
         excess = self._scheduler.tokens + expected - self._max_queue_tokens
         if excess >= 0:
-            wait = (excess + tokens) * max(self._seconds_per_token.values())
+            wait = (excess + tokens) * self._seconds_per_token[self._scheduler.main_kind()]
             raise OverloadedError("the queue is full, try again later", wait)
         ahead = self._scheduler.tokens_before(kind, tokens) + expected
         late = (ahead + tokens) * self._seconds_per_token[kind] - seconds
-        if late > 0:
+        if ahead and late > 0:
             raise OverloadedError("the queue is too long for the request's deadline, try again later", late)
 
     def admit_unread(self, seconds: float, others: int = 0) -> None:
         """Raise `OverloadedError` where a request that has not been read yet is not to be queued.
 
-        It counts as one text as long as those that wait, and so does each of the others that are being read now: what
-        comes at once would otherwise all be let in by the room for one, and be turned away when the work is done.
+        It counts as one text as long as those that wait, a short request, and so does each of the others that are being
+        read now: what comes at once would otherwise all be let in by the room for one, and be turned away when the work
+        is done.
         """
         length = min(max(1, self._scheduler.tokens // max(1, self._scheduler.units)), self._max_queue_tokens)
         self.admit(1, length, seconds, expected=others * length)
@@ -212,7 +216,8 @@ class Runner:
     def _work(self, encode: Encode, kind: Kind) -> None:
         """Run batches until stopped; what goes wrong in one is its units' result, never this loop's end."""
         if sys.platform == "linux":  # elsewhere it would be of the whole process
-            os.nice(NICENESS[kind])
+            with suppress(OSError):  # a sandbox may forbid it
+                os.nice(NICENESS[kind])
         while batch := self._next_batch(encode, kind):
             run = Run()
             results = self._encode_each(encode, run, [ticket.unit for ticket in batch])

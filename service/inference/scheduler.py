@@ -170,6 +170,10 @@ class Scheduler:
         """Say of which kind a request of some units is, and of some tokens in all."""
         return Kind.SHORT if units == 1 or tokens <= self.max_batch_tokens else Kind.BULK
 
+    def main_kind(self) -> Kind:
+        """Tell of which kind more tokens wait."""
+        return max(Kind, key=lambda kind: self._lanes[kind].tokens)
+
     def tokens_before(self, kind: Kind, tokens: int) -> int:
         """Estimate how many tokens of its kind are encoded before a newcomer of some: of bulk, as many of each flow.
 

@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from service.inference.runner import Encode
 from service.inference.types import Unit, Vectors
 
-LEAST_SECONDS = 1.0
+LEAST_SECONDS = 2.0
 """What any batch may take, so that a processor that was busy with something else for a moment is no hang."""
-SLACK = 10.0
-"""Times longer than usual that a batch may take, and times longer still until there is no hope for it."""
+SLACK = 20.0
+"""Times longer than usual that a batch may take: under an overload of short requests bulk has no more of a core."""
+HOPELESS = 5.0
+"""Times longer still until there is no hope for it."""
 LEAST_TOKENS = 64
 """A batch of fewer takes as long as one of these, nearly."""
 WEIGHT = 0.1
@@ -52,7 +54,7 @@ class Watch:
     @property
     def hung(self) -> bool:
         """Whether one has for so long, and for at least `patience` seconds, that it will hardly ever end."""
-        return self._any_beyond(SLACK, self._patience)
+        return self._any_beyond(HOPELESS, self._patience)
 
     def _any_beyond(self, times: float, least: float) -> bool:
         with self._lock:

@@ -14,6 +14,7 @@ from service.api.loading import THREADS_PER_GPU
 from service.inference.artifact import Artifact, read_artifact
 from service.inference.encoder import CpuEncoder
 from service.inference.runner import Encode
+from service.inference.scheduler import Kind
 from service.settings import Settings
 
 
@@ -47,6 +48,6 @@ def test_every_gpu_has_the_model_and_threads_of_its_own(
                 await asyncio.sleep(0.01)
             return sum(thread.name.startswith("encoder-") for thread in set(threading.enumerate()) - others)
 
-    assert asyncio.run(asyncio.wait_for(main(), 60)) == 2 * THREADS_PER_GPU
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == 2 * len(Kind) * THREADS_PER_GPU
     assert opened == [(1, 1 << 30), (3, 1 << 30)]
     assert list(app.state.berth.gpus.values()) == ["NVIDIA H200", "NVIDIA L4"]

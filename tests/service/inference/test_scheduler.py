@@ -270,10 +270,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.remove(flow)
         del self.waiting[flow]
 
-    @rule()
-    def take_batch(self) -> None:
-        batch = take(self.scheduler)
-        assert bool(batch) == bool(self.waiting)
+    @rule(kind=st.sampled_from(Kind))
+    def take_batch(self, kind: Kind) -> None:
+        batch = self.scheduler.take_batch(kind)
+        assert bool(batch) == any(flow.kind is kind for flow in self.waiting)
         if batch:
             assert within_bounds(batch, self.scheduler.max_batch_tokens)
         assert len({ticket.key for ticket in batch}) == len(batch), "what is alike is taken once"
