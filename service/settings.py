@@ -56,8 +56,8 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None,
         ge=1,
-        description="encoder threads of a process for short requests, and as many for bulk, on GPUs of each; by "
-        "default the cores it may use, divided by the workers, and 2 for a GPU",
+        description="encoder threads of a process (on GPUs, of each GPU) for short requests, and as many again for "
+        "bulk; by default the cores it may use, divided by the workers, or 2",
     )
     max_batch_tokens: int | None = Field(
         None, ge=1, description="tokens the encoder runs at once; found by a short calibration where left out"

@@ -75,7 +75,7 @@ def scheduled(units: Sequence[Unit], budget: int) -> list[Batch]:
 
 
 def in_flight(encode: Encode, batches: Sequence[Batch], seconds: float) -> float:
-    """Measure tokens a second with two threads, as the service's runner has them for a GPU."""
+    """Measure tokens a second with two threads, as many as the service's runner has of each kind for a GPU."""
     for batch in (*batches[:WARM_UP], max(batches, key=lambda batch: sum(map(len, batch)))):
         encode(batch)
     source, lock, ends = cycle(batches), threading.Lock(), [0.0] * IN_FLIGHT

@@ -99,7 +99,7 @@ async def watch(state: State, engine: Engine, on_hang: Callable[[], None] = lamb
         if engine.stalled != stalled:
             stalled = not stalled
             if stalled:
-                logger.error("the encoder hangs: a batch takes twenty times longer than usual; not ready until it ends")
+                logger.error("the encoder hangs: a batch takes thirty times longer than usual; not ready until it ends")
                 state.metrics.count_stall()
             else:
                 logger.warning("the encoder hangs no more; ready again")

@@ -2,8 +2,8 @@
 
 A thread that is free takes the next batch at once, whatever is there: no timer waits for more. Short requests have
 threads of their own and so has bulk: a batch that runs cannot be stopped, but it can be made to share its core, and the
-kernel is told with whom. Every future is resolved on every path: by its vectors, by its own error, or by its caller
-leaving.
+threads' niceness says who goes first. Every future is resolved on every path: by its vectors, by its own error, or by
+its caller leaving.
 """
 
 import asyncio
@@ -34,8 +34,9 @@ Encode = Callable[[Sequence[Unit]], list[Vectors]]
 """A batch of units in, one list of arrays a unit out; the contract between runner and encoder."""
 
 NICENESS = {Kind.SHORT: 5, Kind.BULK: 10}
-"""Of a kind's threads. Of those that compete for a core, one has three times the part of one that is 5 nicer: the event
-loop, which must be quick to turn away what is too much, goes before short requests, and those before bulk."""
+"""Of a kind's threads, added to the process's. Of those that compete for a core, one has three times the part of one
+that is 5 nicer: the event loop, which must be quick to turn away what is too much, goes before short requests, and
+those before bulk. That ends at the interpreter's lock: whoever holds it is waited for, however nice."""
 
 logger = logging.getLogger("berth")
 
@@ -93,7 +94,8 @@ class Runner:
         self._lock = threading.Lock()
         self._changed = {kind: threading.Condition(self._lock) for kind in Kind}
         self._stopping = False
-        self._seconds_per_token = dict.fromkeys(Kind, 0.0)  # of all threads of a kind, smoothed over some fifty batches
+        self._seconds_per_token = dict.fromkeys(Kind, 0.0)
+        """With all threads of a kind at work, smoothed over some fifty batches."""
         self._workers: list[threading.Thread] = []
         self._lost: set[int] = set()  # the encoders whose device has failed for good
         self.requests = 0
@@ -146,7 +148,7 @@ class Runner:
 
         `OverloadedError`: the queue is full, or at the last rate of its kind the request would not be served within
         `seconds`. While it is not full, a request is taken whole, for under a load of short ones a long one would never
-        find room; and where nothing is ahead, whatever the rate was, for it is from those taken that a rate is learnt.
+        find room. Where none of its kind waits it is taken whatever the rate: only what is taken teaches the rate.
         `TooLargeError`: the request alone would be more than the queue holds.
         """
         if tokens > self._max_queue_tokens:
@@ -232,7 +234,7 @@ class Runner:
                 return
 
     def _next_batch(self, encode: Encode, kind: Kind) -> list[Ticket]:
-        """Wait for a batch; empty where the runner was stopped and nothing waits, or others are to do this one's."""
+        """Wait for a batch; empty where the runner was stopped and nothing waits, or the encoder's device is lost."""
         with self._lock:
             while id(encode) not in self._lost or len(self._lost) == len(self._encoders):
                 batch = self._scheduler.take_batch(kind)
@@ -241,7 +243,7 @@ class Runner:
                 self._changed[kind].wait()
             return []
 
-    def _wake_all(self) -> None:
+    def _wake_all(self) -> None:  # with the lock held
         for changed in self._changed.values():
             changed.notify_all()
 

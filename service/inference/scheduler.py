@@ -175,9 +175,10 @@ class Scheduler:
         return max(Kind, key=lambda kind: self._lanes[kind].tokens)
 
     def tokens_before(self, kind: Kind, tokens: int) -> int:
-        """Estimate how many tokens of its kind are encoded before a newcomer of some: of bulk, as many of each flow.
+        """Estimate how many tokens of a kind are encoded before a newcomer's `tokens`.
 
-        What comes after it may be served before it too, where its length suits a batch better.
+        Of short requests all that wait; of bulk as many of each flow as the newcomer has, at least, for those that fell
+        behind catch up first.
         """
         lane = self._lanes[kind]
         return lane.tokens if kind is Kind.SHORT else min(lane.tokens, len(lane.flows) * tokens)

@@ -13,8 +13,9 @@ from service.inference.types import Unit, Vectors
 
 LEAST_SECONDS = 2.0
 """What any batch may take, so that a processor that was busy with something else for a moment is no hang."""
-SLACK = 20.0
-"""Times longer than usual that a batch may take: under an overload of short requests bulk has no more of a core."""
+SLACK = 30.0
+"""Times longer than usual that a batch may take: beside the event loop, the tokenizer and short requests, all of them
+at work all the time, bulk has a twenty-third of a core."""
 HOPELESS = 5.0
 """Times longer still until there is no hope for it."""
 LEAST_TOKENS = 64

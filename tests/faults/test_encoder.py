@@ -45,7 +45,7 @@ def stalls(service: Service) -> float:
 
 
 def test_batch_that_hangs_is_told_and_forgotten_when_it_ends(faulty: Faulty, right: Right) -> None:
-    """One of two threads hangs: readiness says so, and the other thread answers what still comes, rightly.
+    """One of two threads for short requests hangs: readiness says so, and the other answers what still comes, rightly.
 
     Each text has a batch of its own: one beside that which hangs would wait with it for its own deadline, a minute.
     """
@@ -76,7 +76,7 @@ def test_batch_that_hangs_is_told_and_forgotten_when_it_ends(faulty: Faulty, rig
     assert "ready again" in service.log
 
 
-def test_every_thread_hangs_and_every_request_has_its_answer(faulty: Faulty, right: Right) -> None:
+def test_every_thread_for_short_requests_hangs_and_every_request_has_its_answer(faulty: Faulty, right: Right) -> None:
     service = faulty.start("--threads", "1")
     embed(service, text())
     with Readiness(service) as ready, ThreadPoolExecutor(8) as pool:
