@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from service.inference.runner import Encode
 from service.inference.types import Unit, Vectors
 
-LEAST_SECONDS = 2.0
+LEAST_SECONDS = 1.0
 """What any batch may take, so that a processor that was busy with something else for a moment is no hang."""
 SLACK = 30.0
 """Times longer than usual that a batch may take: beside the event loop, the tokenizer and short requests, all of them
 at work all the time, bulk has a twenty-third of a core."""
-HOPELESS = 5.0
+HOPELESS = 10.0
 """Times longer still until there is no hope for it."""
 LEAST_TOKENS = 64
 """A batch of fewer takes as long as one of these, nearly."""
