@@ -46,6 +46,17 @@ class Gate:
         return echo(units)
 
 
+class GateOf(Gate):
+    """A gate for units of one length; others pass."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self._length = length
+
+    def __call__(self, units: Sequence[Unit]) -> list[Vectors]:
+        return super().__call__(units) if len(units[0]) == self._length else echo(units)
+
+
 def play(
     scenario: Scenario,
     encode: Encode | list[Encode],

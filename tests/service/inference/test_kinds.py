@@ -8,24 +8,23 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.errors import OverloadedError
 from service.inference.runner import NICENESS, Runner
 from service.inference.scheduler import Kind
 from service.inference.types import Unit, Vectors
-from tests.service.inference.playing import ANSWER_BOUND, Gate, MakeUnits, Threads, echo, entered, numbers, play, until
+from tests.service.inference.playing import (
+    ANSWER_BOUND,
+    Gate,
+    GateOf,
+    MakeUnits,
+    Threads,
+    echo,
+    entered,
+    numbers,
+    play,
+    until,
+)
 
 BUDGET = 16
-
-
-class GateOf(Gate):
-    """A gate for units of one length; others pass."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        self._length = length
-
-    def __call__(self, units: Sequence[Unit]) -> list[Vectors]:
-        return super().__call__(units) if len(units[0]) == self._length else echo(units)
 
 
 def test_short_requests_are_answered_while_a_batch_of_bulk_runs(make_units: MakeUnits) -> None:
@@ -90,33 +89,6 @@ def test_the_event_loop_goes_before_short_requests_and_those_before_bulk(make_un
     here = os.getpriority(os.PRIO_PROCESS, 0)
     assert niceness == {kind: min(19, here + step) for kind, step in NICENESS.items()}
     assert 0 < NICENESS[Kind.SHORT] < NICENESS[Kind.BULK]
-
-
-def test_a_deadline_is_weighed_against_what_waits_of_the_same_kind(make_units: MakeUnits) -> None:
-    gate = GateOf(BUDGET)
-
-    async def scenario(runner: Runner) -> None:
-        for kind in Kind:
-            runner._observe(kind, 0.01)  # seconds a token
-        request = asyncio.ensure_future(runner.run(make_units([BUDGET] * 10)))
-        await entered(gate)
-        with pytest.raises(OverloadedError, match="deadline"):
-            await runner.run(make_units([BUDGET] * 10), seconds=1)
-        assert numbers(await runner.run(make_units([4]), seconds=1)) == [0]
-        gate.open.set()
-        await request
-
-    play(scenario, gate, max_batch_tokens=BUDGET)
-
-
-def test_a_rate_of_worse_times_locks_nobody_out(make_units: MakeUnits) -> None:
-    """Bulk has a part of a core beside short requests and all of it alone, and only what is taken teaches a rate."""
-
-    async def scenario(runner: Runner) -> None:
-        runner._observe(Kind.BULK, 100.0)
-        assert numbers(await runner.run(make_units([BUDGET] * 4), seconds=60)) == [0, 1, 2, 3]
-
-    play(scenario, echo, max_batch_tokens=BUDGET)
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])

@@ -198,7 +198,7 @@ def test_of_another_kind_nothing_comes() -> None:
 
 
 def test_short_requests_are_served_in_their_order() -> None:
-    """Also one of two texts that are far apart in length, of which one goes with others' batches."""
+    """Also one of two texts that are too far apart in length for one batch."""
     scheduler = Scheduler(BUDGET)
     first = queue(scheduler, [4, 250])
     others = [queue(scheduler, [200]) for _ in range(5)]
