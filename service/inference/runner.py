@@ -33,10 +33,11 @@ from service.inference.types import Unit, Vectors
 Encode = Callable[[Sequence[Unit]], list[Vectors]]
 """A batch of units in, one list of arrays a unit out; the contract between runner and encoder."""
 
-NICENESS = {Kind.SHORT: 5, Kind.BULK: 10}
+NICENESS = {Kind.SHORT: 5, Kind.BULK: 15}
 """Of a kind's threads, added to the process's. Of those that compete for a core, one has three times the part of one
 that is 5 nicer: the event loop, which must be quick to turn away what is too much, goes before short requests, and
-those before bulk. That ends at the interpreter's lock: whoever holds it is waited for, however nice."""
+those before bulk, which has a tenth beside them. That ends at the interpreter's lock: whoever holds it is waited for,
+however nice."""
 
 logger = logging.getLogger("berth")
 
@@ -70,7 +71,8 @@ class Runner:
 
     Each of the encoders has `threads` threads for each kind of request, and all serve the one queue. `longest` is the
     tokens that one text may have: less than that a batch is never bounded to, however little memory there is.
-    `on_batch` is called, on the event loop, after each batch.
+    `on_batch` is called, on the event loop, after each batch; `on_contention`, in an encoder thread, when batches of
+    both kinds are under way.
     """
 
     def __init__(
@@ -83,17 +85,21 @@ class Runner:
         max_queue_tokens: int,
         cache: VectorCache,
         on_batch: Callable[[BatchReport], None],
+        on_contention: Callable[[], None] = lambda: None,
     ) -> None:
         self._encoders = encoders
         self._cache = cache
         self._scheduler = scheduler
         self._max_queue_tokens = max_queue_tokens
         self._on_batch = on_batch
+        self._on_contention = on_contention
         self._threads = threads
         self._longest = longest
         self._lock = threading.Lock()
         self._changed = {kind: threading.Condition(self._lock) for kind in Kind}
         self._stopping = False
+        self._under_way = dict.fromkeys(Kind, 0)
+        """Batches of each kind."""
         self._seconds_per_token = dict.fromkeys(Kind, 0.0)
         """With all threads of a kind at work, smoothed over some fifty batches."""
         self._workers: list[threading.Thread] = []
@@ -221,11 +227,14 @@ class Runner:
             with suppress(OSError):  # a sandbox may forbid it
                 os.nice(NICENESS[kind])
         while batch := self._next_batch(encode, kind):
+            if all(self._under_way.values()):
+                self._on_contention()
             run = Run()
             results = self._encode_each(encode, run, [ticket.unit for ticket in batch])
             run.seconds = time.perf_counter() - run.started
-            if run.lost:
-                with self._lock:
+            with self._lock:
+                self._under_way[kind] -= 1
+                if run.lost:
                     self._lost.add(id(encode))
                     self._wake_all()  # its other threads, which may be waiting, are to end
             try:
@@ -239,6 +248,7 @@ class Runner:
             while id(encode) not in self._lost or len(self._lost) == len(self._encoders):
                 batch = self._scheduler.take_batch(kind)
                 if batch or self._stopping:
+                    self._under_way[kind] += bool(batch)
                     return batch
                 self._changed[kind].wait()
             return []
