@@ -66,6 +66,7 @@ def _open(graph: Path, initializers: Mapping[str, ort.OrtValue] = MappingProxyTy
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # one block for each shape that comes: more memory, and no faster
     options.log_severity_level = 3
     for name, value in initializers.items():
         options.add_initializer(name, value)
