@@ -8,7 +8,7 @@ newcomer stands where the last of the others does.
 
 The rest of a batch are units of near length from any flow of its kind, because lengths that differ cost padding, so
 that a flow of odd lengths falls behind the others for a while. A unit that waits more than once, from whichever
-requests, is taken once for all of them.
+requests, is taken once for all of them, but no short request is taken into a batch of bulk.
 """
 
 from bisect import bisect_left, insort
@@ -209,9 +209,10 @@ class Scheduler:
         return tokens <= self.max_batch_tokens and units * longest <= MAX_PADDING * tokens
 
     def _take_all(self, ticket: Ticket) -> None:
-        """Take a ticket and those like it, of either kind."""
+        """Take a ticket and those like it; short ones take those of bulk along, not the other way round."""
         self._take(ticket)
-        ticket.twins = list(self._alike.get(ticket.key, ()))
+        alike, kind = self._alike.get(ticket.key, ()), ticket.flow.kind
+        ticket.twins = [twin for twin in alike if kind in (Kind.SHORT, twin.flow.kind)]
         for twin in ticket.twins:
             self._take(twin)
 

@@ -322,6 +322,21 @@ def test_twins_cost_the_batch_nothing() -> None:
     assert [ticket.index for ticket in take(scheduler)] == [51]
 
 
+@pytest.mark.parametrize(("first", "units_left"), [(Kind.SHORT, BUDGET // 10 * 2 - 1), (Kind.BULK, 1 + BUDGET // 10)])
+def test_short_requests_take_what_is_alike_in_bulk_along_and_not_the_other_way_round(
+    first: Kind, units_left: int
+) -> None:
+    scheduler = Scheduler(BUDGET)
+    short, bulk = Flow(), Flow()
+    short.tickets.append(Ticket(short, 0, unit(10, 0)))
+    bulk.tickets.extend(Ticket(bulk, index, unit(10, index)) for index in range(BUDGET // 10 * 2))
+    for flow in (bulk, short):
+        scheduler.add(flow)
+    batch = scheduler.take_batch(first)
+    assert [twin.flow for ticket in batch for twin in ticket.twins] == ([bulk] if first is Kind.SHORT else [])
+    assert scheduler.units == units_left
+
+
 def test_other_features_make_no_twin() -> None:
     encoding = unit(10).encoding
     mean, cls = (Feature(pooling, (6,)) for pooling in (Pooling.MEAN, Pooling.CLS))
