@@ -17,6 +17,11 @@ def available_cores(shared_by: int = 1) -> int:
     return max(1, (min(affinity, math.ceil(quota)) if quota else affinity) // shared_by)
 
 
+def on_one_core() -> bool:
+    """Tell whether all threads of this process have to share one core, and none may ever run on another."""
+    return hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1
+
+
 def cgroup_quota(root: Path) -> float | None:
     """Read the CPU quota in cores, from cgroup v2's `cpu.max` or v1's `cpu.cfs_quota_us`; None where there is none.
 

@@ -5,10 +5,9 @@ import logging
 from collections.abc import Callable, Sequence
 
 from service.api.state import Engine, State
-from service.cores import available_cores
+from service.cores import available_cores, on_one_core
 from service.errors import ArtifactError, DeviceError, EncoderError
 from service.inference.artifact import Artifact, Target
-from service.inference.beat import Beat
 from service.inference.cache import VectorCache
 from service.inference.calibration import CalibrationFile, best_budget, token_rates
 from service.inference.cuda_encoder import CudaEncoder, open_cuda_encoder
@@ -100,7 +99,7 @@ async def watch(state: State, engine: Engine, on_hang: Callable[[], None] = lamb
         if engine.stalled != stalled:
             stalled = not stalled
             if stalled:
-                logger.error("the encoder hangs: a batch takes forty times longer than usual; not ready until it ends")
+                logger.error("the encoder hangs: a batch takes sixty times longer than usual; not ready until it ends")
                 state.metrics.count_stall()
             else:
                 logger.warning("the encoder hangs no more; ready again")
@@ -135,19 +134,16 @@ def load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> En
             on_failure()
         state.metrics.count_batch(report)
 
-    on_cpu, cores = manifest.target == "cpu", available_cores(settings.workers)
-    beat = Beat()
-    if on_cpu and cores == 1:
-        beat.start()
+    on_cpu = manifest.target == "cpu"
     runner = Runner(
         encoders,
         Scheduler(settings.max_batch_tokens or _calibration(state).read() or FIRST_BUDGET[manifest.target]),
-        threads=settings.threads or (cores if on_cpu else THREADS_PER_GPU),
+        threads=settings.threads or (available_cores(settings.workers) if on_cpu else THREADS_PER_GPU),
         longest=manifest.max_tokens,
         max_queue_tokens=settings.max_queue_tokens,
         cache=VectorCache(settings.cache_size),
         on_batch=on_batch,
-        on_contention=beat.go_on,
+        one_core=on_cpu and on_one_core(),
     )
     limits = Limits(
         settings.max_texts, settings.max_text_chars, settings.max_reply_numbers, tokens=settings.max_request_tokens

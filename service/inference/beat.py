@@ -6,30 +6,33 @@ come every 4 ms only: for so long a short request would wait wherever bulk has i
 
 import threading
 import time
+from collections.abc import Callable
 
 BEAT_SECONDS = 0.001
 LINGER_SECONDS = 0.02
-"""How long it goes on after it was asked to: one request after another is one stretch of work."""
+"""How long it goes on after it was needed last: one request after another is one stretch of work."""
 
 
 class Beat:
-    """Wakes up while it is asked to; may be asked from any thread."""
+    """Wakes up, once it is begun, for as long as it is needed; may be begun from any thread."""
 
-    def __init__(self) -> None:
-        self._asked = threading.Event()
-        self._until = 0.0
+    def __init__(self, needed: Callable[[], bool]) -> None:
+        self._needed = needed
+        self._begun = threading.Event()
 
     def start(self) -> None:
-        """Begin to listen; ends with the process."""
+        """Start the thread; it ends with the process."""
         threading.Thread(target=self._run, name="beat", daemon=True).start()
 
-    def go_on(self) -> None:
-        """Beat from now on, for `LINGER_SECONDS`."""
-        self._until = time.monotonic() + LINGER_SECONDS
-        self._asked.set()
+    def begin(self) -> None:
+        """Beat from now on."""
+        self._begun.set()
 
     def _run(self) -> None:
-        while self._asked.wait():
-            self._asked.clear()
-            while time.monotonic() < self._until:
+        while self._begun.wait():
+            self._begun.clear()
+            end = time.monotonic() + LINGER_SECONDS
+            while time.monotonic() < end:
                 time.sleep(BEAT_SECONDS)
+                if self._needed():
+                    end = time.monotonic() + LINGER_SECONDS

@@ -25,6 +25,7 @@ from service.errors import (
     OverloadedError,
     TooLargeError,
 )
+from service.inference.beat import Beat
 from service.inference.cache import VectorCache
 from service.inference.jobs import Job, Result, Run, answer
 from service.inference.scheduler import Kind, Scheduler, Ticket
@@ -33,11 +34,10 @@ from service.inference.types import Unit, Vectors
 Encode = Callable[[Sequence[Unit]], list[Vectors]]
 """A batch of units in, one list of arrays a unit out; the contract between runner and encoder."""
 
-NICENESS = {Kind.SHORT: 5, Kind.BULK: 15}
-"""Of a kind's threads, added to the process's. Of those that compete for a core, one has three times the part of one
-that is 5 nicer: the event loop, which must be quick to turn away what is too much, goes before short requests, and
-those before bulk, which has a tenth beside them. That ends at the interpreter's lock: whoever holds it is waited for,
-however nice."""
+NICENESS = {Kind.SHORT: 3, Kind.BULK: 13}
+"""Of a kind's threads, added to the process's. Where they compete for a core, the event loop, which must be quick to
+turn away what is too much, has twice the part of short requests, and those nine times bulk's. That ends at the
+interpreter's lock: whoever holds it is waited for, however nice."""
 
 logger = logging.getLogger("berth")
 
@@ -71,8 +71,7 @@ class Runner:
 
     Each of the encoders has `threads` threads for each kind of request, and all serve the one queue. `longest` is the
     tokens that one text may have: less than that a batch is never bounded to, however little memory there is.
-    `on_batch` is called, on the event loop, after each batch; `on_contention`, in an encoder thread, when batches of
-    both kinds are under way.
+    `on_batch` is called, on the event loop, after each batch. `one_core` says that all threads share one.
     """
 
     def __init__(
@@ -85,14 +84,15 @@ class Runner:
         max_queue_tokens: int,
         cache: VectorCache,
         on_batch: Callable[[BatchReport], None],
-        on_contention: Callable[[], None] = lambda: None,
+        one_core: bool = False,
     ) -> None:
         self._encoders = encoders
         self._cache = cache
         self._scheduler = scheduler
         self._max_queue_tokens = max_queue_tokens
         self._on_batch = on_batch
-        self._on_contention = on_contention
+        self._one_core = one_core
+        self._beat = Beat(self._both_under_way)
         self._threads = threads
         self._longest = longest
         self._lock = threading.Lock()
@@ -131,6 +131,8 @@ class Runner:
     def start(self) -> None:
         """Start the encoder threads; they end with the process or after `stop`."""
         self._loop = asyncio.get_running_loop()
+        if self._one_core:
+            self._beat.start()
         for number, encode in enumerate(encode for encode in self._encoders for _ in range(self._threads)):
             for kind in Kind:
                 name = f"encoder-{kind.value}-{number}"
@@ -227,8 +229,8 @@ class Runner:
             with suppress(OSError):  # a sandbox may forbid it
                 os.nice(NICENESS[kind])
         while batch := self._next_batch(encode, kind):
-            if all(self._under_way.values()):
-                self._on_contention()
+            if self._one_core and self._both_under_way():
+                self._beat.begin()
             run = Run()
             results = self._encode_each(encode, run, [ticket.unit for ticket in batch])
             run.seconds = time.perf_counter() - run.started
@@ -252,6 +254,9 @@ class Runner:
                     return batch
                 self._changed[kind].wait()
             return []
+
+    def _both_under_way(self) -> bool:
+        return all(self._under_way.values())
 
     def _wake_all(self) -> None:  # with the lock held
         for changed in self._changed.values():

@@ -8,7 +8,7 @@ newcomer stands where the last of the others does.
 
 The rest of a batch are units of near length from any flow of its kind, because lengths that differ cost padding, so
 that a flow of odd lengths falls behind the others for a while. A unit that waits more than once, from whichever
-requests, is taken once for all of them, but no short request is taken into a batch of bulk.
+requests, is taken once for all of them; but no short request is taken into a batch of bulk, so it is taken again then.
 """
 
 from bisect import bisect_left, insort

@@ -13,9 +13,9 @@ from service.inference.types import Unit, Vectors
 
 LEAST_SECONDS = 1.0
 """What any batch may take, so that a processor that was busy with something else for a moment is no hang."""
-SLACK = 40.0
-"""Times longer than usual that a batch may take: beside the event loop and short requests, both at work all the
-time, bulk has a fortieth of a core."""
+SLACK = 60.0
+"""Times longer than usual that a batch may take: beside the event loop, the tokenizer and short requests, all of them
+at work all the time, bulk has a forty-seventh of a core."""
 HOPELESS = 10.0
 """Times longer still until there is no hope for it."""
 LEAST_TOKENS = 64

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import service.cores
-from service.cores import available_cores, cgroup_quota
+from service.cores import available_cores, cgroup_quota, on_one_core
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -54,3 +54,13 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr("service.cores.CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)), raising=False)
     assert available_cores(processes) == each
+
+
+@pytest.mark.parametrize(("cores", "one"), [({5}, True), ({0, 1}, False)])
+def test_a_process_is_on_one_core_where_it_may_use_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: set[int], one: bool
+) -> None:
+    """A quota of one core leaves the threads on as many as there are, and stops them all when it is used up."""
+    monkeypatch.setattr(service.cores, "CGROUP", write(tmp_path, {"cpu.max": "100000 100000"}))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores, raising=False)
+    assert on_one_core() is one

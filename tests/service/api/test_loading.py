@@ -1,4 +1,4 @@
-"""What is started beside the model, by how many cores there are."""
+"""What threads are started beside the model."""
 
 import asyncio
 import threading
@@ -12,11 +12,12 @@ from service.inference.artifact import read_artifact
 from service.settings import Settings
 
 
-@pytest.mark.parametrize("cores", [1, 2])
-def test_each_core_has_a_thread_of_each_kind_and_a_core_of_its_own_a_beat(
-    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+@pytest.mark.parametrize(("cores", "alone"), [(1, True), (1, False), (2, False)])
+def test_each_core_has_a_thread_of_each_kind_and_one_that_all_share_a_beat(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch, cores: int, alone: bool
 ) -> None:
     monkeypatch.setattr(service.api.loading, "available_cores", lambda _: cores)
+    monkeypatch.setattr(service.api.loading, "on_one_core", lambda: alone)
     app = create_app(Settings(max_batch_tokens=64), read_artifact(tiny_artifact), on_failure=lambda: None)
     others = set(threading.enumerate())
 
@@ -28,4 +29,4 @@ def test_each_core_has_a_thread_of_each_kind_and_a_core_of_its_own_a_beat(
 
     names = asyncio.run(asyncio.wait_for(main(), 60))
     encoders = [f"encoder-{kind}-{number}" for kind in ("bulk", "short") for number in range(cores)]
-    assert [name for name in names if name.startswith(("beat", "encoder"))] == ["beat"] * (cores == 1) + encoders
+    assert [name for name in names if name.startswith(("beat", "encoder"))] == ["beat"] * alone + encoders

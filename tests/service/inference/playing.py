@@ -67,7 +67,7 @@ def play(
     cache_size: int = 0,
     longest: int = 1,
     on_batch: Callable[[BatchReport], None] = lambda _: None,
-    on_contention: Callable[[], None] = lambda: None,
+    one_core: bool = False,
 ) -> None:
     """Run a scenario with a runner that is started before and stopped after."""
 
@@ -80,7 +80,7 @@ def play(
             max_queue_tokens=max_queue_tokens,
             cache=VectorCache(cache_size),
             on_batch=on_batch,
-            on_contention=on_contention,
+            one_core=one_core,
         )
         runner.start()
         try:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 import threading
-from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -90,29 +89,6 @@ def test_the_event_loop_goes_before_short_requests_and_those_before_bulk(make_un
     here = os.getpriority(os.PRIO_PROCESS, 0)
     assert niceness == {kind: min(19, here + step) for kind, step in NICENESS.items()}
     assert 0 < NICENESS[Kind.SHORT] < NICENESS[Kind.BULK]
-
-
-def test_it_is_told_whenever_a_batch_begins_beside_one_of_the_other_kind(make_units: MakeUnits) -> None:
-    gate, told = Gate(), Counter[Kind]()
-
-    def note() -> None:
-        told[Kind.SHORT if "short" in threading.current_thread().name else Kind.BULK] += 1
-
-    async def scenario(runner: Runner) -> None:
-        bulk = asyncio.ensure_future(runner.run(make_units([BUDGET] * 2)))
-        await until(lambda: len(gate.batches) == 1)
-        assert told == {}, "it is alone"
-        short = asyncio.ensure_future(runner.run(make_units([4])))
-        await until(lambda: len(gate.batches) == 2)
-        assert told == {Kind.SHORT: 1}
-        gate.open.set()
-        await asyncio.gather(bulk, short)
-        so_far = told.total()
-        await runner.run(make_units([4]))
-        await runner.run(make_units([BUDGET] * 2))
-        assert told.total() == so_far, "one after the other"
-
-    play(scenario, gate, max_batch_tokens=BUDGET, on_contention=note)
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])

@@ -62,7 +62,7 @@ def test_batch_that_takes_long_stalls_and_then_hangs(
 
 
 def test_what_is_usual_comes_from_the_batches_before(clock: Clock, make_units: MakeUnits) -> None:
-    """A large model takes seconds for each batch: one that takes forty times as long is late, no sooner."""
+    """A large model takes seconds for each batch: one that takes sixty times as long is late, no sooner."""
     for _ in range(5):
         assert seen(clock, make_units([200]), 2.0)[1] is False
     assert seen(clock, make_units([200]), 2.0 * SLACK - 0.1) == (False, False)
