@@ -14,8 +14,9 @@ from service.inference.cuda_encoder import CudaEncoder, open_cuda_encoder
 from service.inference.embedder import Embedder, Limits
 from service.inference.encoder import CpuEncoder
 from service.inference.probes import check_probes
+from service.inference.rehearsal import rehearse
 from service.inference.runner import BatchReport, Encode, Runner
-from service.inference.scheduler import Scheduler
+from service.inference.scheduler import Kind, Scheduler
 from service.inference.tokenizer import Tokenizer
 from service.inference.watch import Watch
 from service.metrics import Metrics
@@ -114,7 +115,7 @@ async def refresh(metrics: Metrics) -> None:
 
 
 def load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> Engine:
-    """Load the model, replay its probes and put tokenizer, queue and encoder together.
+    """Load the model, replay its probes, rehearse, and put tokenizer, queue and encoder together.
 
     Raises `ArtifactError` and `DeviceError`; `on_failure` is called where the device fails for good later.
     """
@@ -135,10 +136,14 @@ def load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> En
         state.metrics.count_batch(report)
 
     on_cpu = manifest.target == "cpu"
+    threads = settings.threads or (available_cores(settings.workers) if on_cpu else THREADS_PER_GPU)
+    budget = settings.max_batch_tokens or _calibration(state).read() or FIRST_BUDGET[manifest.target]
+    if on_cpu:
+        rehearse(encoders[0].encode, manifest, budget, threads * len(Kind))
     runner = Runner(
         encoders,
-        Scheduler(settings.max_batch_tokens or _calibration(state).read() or FIRST_BUDGET[manifest.target]),
-        threads=settings.threads or (available_cores(settings.workers) if on_cpu else THREADS_PER_GPU),
+        Scheduler(budget),
+        threads=threads,
         longest=manifest.max_tokens,
         max_queue_tokens=settings.max_queue_tokens,
         cache=VectorCache(settings.cache_size),

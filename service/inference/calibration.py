@@ -45,7 +45,7 @@ def token_rates(encode: Encode, manifest: Manifest, seconds: float) -> dict[int,
     time that counts, on which ONNX Runtime then runs too, so that other load on the machine matters little; the time
     on the clock may be `PATIENCE` times as long. A GPU works outside of the thread, so the time on the clock does.
     """
-    unit = _unit(manifest)
+    unit = unit_of(manifest, min(TEXT_TOKENS, manifest.max_tokens))
     now = time.thread_time if manifest.target == "cpu" else time.perf_counter
     end, last = now() + seconds, time.monotonic() + PATIENCE * seconds
     budgets = list(BUDGETS[manifest.target])
@@ -76,6 +76,13 @@ def best_budget(rates: Mapping[int, float]) -> int:
         (below + 2 * rate + above) / 4 for below, rate, above in zip(padded, measured, padded[2:], strict=False)
     ]
     return min(budget for budget, rate in zip(sorted(rates), smoothed, strict=True) if rate >= NEARLY * max(smoothed))
+
+
+def unit_of(manifest: Manifest, length: int) -> Unit:
+    """Make a unit of some tokens, of which any are as good as others."""
+    ids = (np.arange(length, dtype=np.int32) * 7 + 1) % manifest.vocab_size
+    feature = Feature(Pooling.MEAN, (manifest.layers,))
+    return Unit(Encoding(ids.astype(np.int32), np.zeros(length, dtype=np.int32)), (feature,))
 
 
 class CalibrationFile:
@@ -116,13 +123,6 @@ class CalibrationFile:
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
-
-
-def _unit(manifest: Manifest) -> Unit:
-    length = min(TEXT_TOKENS, manifest.max_tokens)
-    ids = (np.arange(length, dtype=np.int32) * 7 + 1) % manifest.vocab_size
-    feature = Feature(Pooling.MEAN, (manifest.layers,))
-    return Unit(Encoding(ids.astype(np.int32), np.zeros(length, dtype=np.int32)), (feature,))
 
 
 def _processor() -> str:
