@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from service.api.state import Engine, State
 from service.cores import available_cores, on_one_core
 from service.errors import ArtifactError, DeviceError, EncoderError
-from service.inference.artifact import Artifact, Target
+from service.inference.artifact import Artifact, Manifest, Target
 from service.inference.cache import VectorCache
 from service.inference.calibration import CalibrationFile, best_budget, token_rates
 from service.inference.cuda_encoder import CudaEncoder, open_cuda_encoder
@@ -16,7 +16,7 @@ from service.inference.encoder import CpuEncoder
 from service.inference.probes import check_probes
 from service.inference.rehearsal import rehearse
 from service.inference.runner import BatchReport, Encode, Runner
-from service.inference.scheduler import Kind, Scheduler
+from service.inference.scheduler import Scheduler
 from service.inference.tokenizer import Tokenizer
 from service.inference.watch import Watch
 from service.metrics import Metrics
@@ -81,6 +81,8 @@ async def calibrate(state: State, engine: Engine) -> None:
     engine.runner.max_batch_tokens = budget
     if isinstance(encode, CudaEncoder):
         encode.trim()
+    else:
+        await asyncio.to_thread(_rehearse, encode, state.manifest, engine.runner)
     file.write(budget)
     logger.info("calibrated: batches of %d tokens", budget)
 
@@ -136,24 +138,30 @@ def load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> En
         state.metrics.count_batch(report)
 
     on_cpu = manifest.target == "cpu"
-    threads = settings.threads or (available_cores(settings.workers) if on_cpu else THREADS_PER_GPU)
-    budget = settings.max_batch_tokens or _calibration(state).read() or FIRST_BUDGET[manifest.target]
-    if on_cpu:
-        rehearse(encoders[0].encode, manifest, budget, threads * len(Kind))
+    budget = settings.max_batch_tokens or _calibration(state).read()
     runner = Runner(
         encoders,
-        Scheduler(budget),
-        threads=threads,
+        Scheduler(budget or FIRST_BUDGET[manifest.target]),
+        threads=settings.threads or (available_cores(settings.workers) if on_cpu else THREADS_PER_GPU),
         longest=manifest.max_tokens,
         max_queue_tokens=settings.max_queue_tokens,
         cache=VectorCache(settings.cache_size),
         on_batch=on_batch,
         one_core=on_cpu and on_one_core(),
     )
+    if on_cpu and budget:
+        _rehearse(encoders[0].encode, manifest, runner)
     limits = Limits(
         settings.max_texts, settings.max_text_chars, settings.max_reply_numbers, tokens=settings.max_request_tokens
     )
     return Engine(tokenizer, encoders, runner, Embedder(tokenizer, runner, manifest, limits))
+
+
+def _rehearse(encode: Encode, manifest: Manifest, runner: Runner) -> None:
+    try:
+        rehearse(encode, manifest, runner.max_batch_tokens, runner.most_batches)
+    except EncoderError as error:
+        logger.warning("the largest batches fail: %s", error)
 
 
 def _encoders(state: State, artifact: Artifact) -> Sequence[Encode]:

@@ -109,6 +109,11 @@ class Runner:
         self._loop: asyncio.AbstractEventLoop
 
     @property
+    def most_batches(self) -> int:
+        """Batches that may be under way at once."""
+        return len(self._encoders) * self._threads * len(Kind)
+
+    @property
     def queued_units(self) -> int:
         """Units that wait, not those that are being encoded."""
         return self._scheduler.units

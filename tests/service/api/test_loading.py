@@ -8,7 +8,9 @@ import pytest
 
 import service.api.loading
 from service.api.app import create_app
-from service.inference.artifact import read_artifact
+from service.errors import EncoderError
+from service.inference.artifact import Manifest, read_artifact
+from service.inference.runner import Encode
 from service.settings import Settings
 
 
@@ -18,6 +20,8 @@ def test_each_core_has_a_thread_of_each_kind_and_one_that_all_share_a_beat(
 ) -> None:
     monkeypatch.setattr(service.api.loading, "available_cores", lambda _: cores)
     monkeypatch.setattr(service.api.loading, "on_one_core", lambda: alone)
+    rehearsed: list[tuple[int, int]] = []
+    monkeypatch.setattr(service.api.loading, "rehearse", lambda _encode, _manifest, *sizes: rehearsed.append(sizes))
     app = create_app(Settings(max_batch_tokens=64), read_artifact(tiny_artifact), on_failure=lambda: None)
     others = set(threading.enumerate())
 
@@ -30,3 +34,36 @@ def test_each_core_has_a_thread_of_each_kind_and_one_that_all_share_a_beat(
     names = asyncio.run(asyncio.wait_for(main(), 60))
     encoders = [f"encoder-{kind}-{number}" for kind in ("bulk", "short") for number in range(cores)]
     assert [name for name in names if name.startswith(("beat", "encoder"))] == ["beat"] * alone + encoders
+    assert rehearsed == [(64, 2 * cores)]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_budget_that_was_found_is_rehearsed_too_and_a_rehearsal_that_fails_is_told(
+    tiny_artifact: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fails: bool,
+) -> None:
+    rehearsed: list[int] = []
+
+    def rehearse(_encode: Encode, _manifest: Manifest, tokens: int, _times: int) -> None:
+        rehearsed.append(tokens)
+        if fails:
+            raise EncoderError("there is no memory")
+
+    monkeypatch.setattr(service.api.loading, "rehearse", rehearse)
+    monkeypatch.setattr(service.api.loading, "best_budget", lambda _: 192)
+    app = create_app(Settings(cache_dir=tmp_path), read_artifact(tiny_artifact), on_failure=lambda: None)
+
+    def told() -> bool:
+        return "the largest batches fail: there is no memory" in caplog.messages
+
+    async def main() -> None:
+        async with app.router.lifespan_context(app):
+            while not rehearsed or told() is not fails:  # nothing else tells
+                await asyncio.sleep(0.01)
+            assert app.state.berth.ready
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    assert rehearsed == [192]
