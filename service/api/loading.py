@@ -81,10 +81,10 @@ async def calibrate(state: State, engine: Engine) -> None:
     engine.runner.max_batch_tokens = budget
     if isinstance(encode, CudaEncoder):
         encode.trim()
-    else:
-        await asyncio.to_thread(_rehearse, encode, state.manifest, engine.runner)
     file.write(budget)
     logger.info("calibrated: batches of %d tokens", budget)
+    if state.manifest.target == "cpu":
+        await asyncio.to_thread(_rehearse, encode, state.manifest, engine.runner)
 
 
 async def watch(state: State, engine: Engine, on_hang: Callable[[], None] = lambda: None) -> None:
@@ -160,7 +160,7 @@ def load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> En
 def _rehearse(encode: Encode, manifest: Manifest, runner: Runner) -> None:
     try:
         rehearse(encode, manifest, runner.max_batch_tokens, runner.most_batches)
-    except EncoderError as error:
+    except (EncoderError, RuntimeError) as error:  # the latter where a thread cannot be started
         logger.warning("the largest batches fail: %s", error)
 
 

@@ -37,31 +37,31 @@ def test_each_core_has_a_thread_of_each_kind_and_one_that_all_share_a_beat(
     assert rehearsed == [(64, 2 * cores)]
 
 
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("error", [None, EncoderError("there is no memory"), RuntimeError("can't start new thread")])
 def test_a_budget_that_was_found_is_rehearsed_too_and_a_rehearsal_that_fails_is_told(
     tiny_artifact: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    fails: bool,
+    error: Exception | None,
 ) -> None:
     rehearsed: list[int] = []
 
     def rehearse(_encode: Encode, _manifest: Manifest, tokens: int, _times: int) -> None:
         rehearsed.append(tokens)
-        if fails:
-            raise EncoderError("there is no memory")
+        if error is not None:
+            raise error
 
     monkeypatch.setattr(service.api.loading, "rehearse", rehearse)
     monkeypatch.setattr(service.api.loading, "best_budget", lambda _: 192)
     app = create_app(Settings(cache_dir=tmp_path), read_artifact(tiny_artifact), on_failure=lambda: None)
 
     def told() -> bool:
-        return "the largest batches fail: there is no memory" in caplog.messages
+        return f"the largest batches fail: {error}" in caplog.messages
 
     async def main() -> None:
         async with app.router.lifespan_context(app):
-            while not rehearsed or told() is not fails:  # nothing else tells
+            while not rehearsed or told() is (error is None):  # nothing else tells
                 await asyncio.sleep(0.01)
             assert app.state.berth.ready
 

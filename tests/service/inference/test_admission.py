@@ -7,12 +7,25 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from service.errors import OverloadedError, RateLimitError, TooLargeError
-from service.inference.runner import BatchReport, Runner
+from service.inference.runner import BatchReport, Encoded, Runner
 from service.inference.scheduler import Kind
 from service.inference.types import Unit, Vectors
 from tests.service.inference.playing import Gate, GateOf, MakeUnits, echo, entered, numbers, play, until
 
 BUDGET = 16
+
+
+async def fill(runner: Runner, gate: Gate, make_units: MakeUnits, waiting: int) -> list[asyncio.Future[Encoded]]:
+    """Teach the runner a rate; begin a request that the gate holds and so many of 250 tokens that wait behind it."""
+    gate.open.set()
+    await runner.run(make_units([200]))
+    gate.open.clear()
+    gate.entered.clear()
+    running = asyncio.ensure_future(runner.run(make_units([100])))
+    await entered(gate)
+    behind = [asyncio.ensure_future(runner.run(make_units([250]))) for _ in range(waiting)]
+    await until(lambda: runner.queued_tokens == 250 * waiting)
+    return [running, *behind]
 
 
 def test_request_beyond_the_queue_is_too_large_even_when_it_is_empty(make_units: MakeUnits) -> None:
@@ -28,14 +41,7 @@ def test_full_queue_turns_away_and_says_when_to_return(make_units: MakeUnits) ->
     gate = Gate()
 
     async def scenario(runner: Runner) -> None:
-        gate.open.set()
-        await runner.run(make_units([200]))  # now a rate is known
-        gate.open.clear()
-        gate.entered.clear()
-        running = asyncio.ensure_future(runner.run(make_units([100])))
-        await entered(gate)
-        waiting = [asyncio.ensure_future(runner.run(make_units([250]))) for _ in range(4)]
-        await until(lambda: runner.queued_tokens == 1000)
+        requests = await fill(runner, gate, make_units, 4)
         with pytest.raises(OverloadedError) as refused:
             await runner.run(make_units([2]))
         assert refused.value.retry_after > 0
@@ -46,7 +52,7 @@ def test_full_queue_turns_away_and_says_when_to_return(make_units: MakeUnits) ->
         with pytest.raises(TooLargeError):
             runner.admit(1, 1001)
         gate.open.set()
-        assert [numbers(answer) for answer in await asyncio.gather(running, *waiting)] == [[0]] * 5
+        assert [numbers(answer) for answer in await asyncio.gather(*requests)] == [[0]] * 5
         runner.admit(1, 1000)
 
     play(scenario, gate, max_queue_tokens=1000)
@@ -61,17 +67,10 @@ def test_more_work_ahead_means_a_later_return(make_units: MakeUnits) -> None:
         return error.value.retry_after
 
     async def scenario(runner: Runner) -> None:
-        gate.open.set()
-        await runner.run(make_units([200]))
-        gate.open.clear()
-        gate.entered.clear()
-        running = asyncio.ensure_future(runner.run(make_units([100])))
-        await entered(gate)
-        waiting = [asyncio.ensure_future(runner.run(make_units([250]))) for _ in range(4)]
-        await until(lambda: runner.queued_tokens == 1000)
+        requests = await fill(runner, gate, make_units, 4)
         assert retry_after(lambda: runner.admit(1, 800)) > retry_after(lambda: runner.admit(1, 100)) > 0
         gate.open.set()
-        await asyncio.gather(running, *waiting)
+        await asyncio.gather(*requests)
 
     play(scenario, gate, max_queue_tokens=1000)
 
@@ -80,19 +79,12 @@ def test_what_cannot_be_served_in_time_is_turned_away_at_once(make_units: MakeUn
     gate = Gate()
 
     async def scenario(runner: Runner) -> None:
-        gate.open.set()
-        await runner.run(make_units([200]))  # now a rate is known
-        gate.open.clear()
-        gate.entered.clear()
-        running = asyncio.ensure_future(runner.run(make_units([100])))
-        await entered(gate)
-        waiting = [asyncio.ensure_future(runner.run(make_units([250]))) for _ in range(30)]
-        await until(lambda: runner.queued_tokens == 7500)
+        requests = await fill(runner, gate, make_units, 30)
         with pytest.raises(OverloadedError, match="too long for the request's deadline"):
             await runner.run(make_units([250]), seconds=1e-9)
         patient = asyncio.ensure_future(runner.run(make_units([2]), seconds=60))
         gate.open.set()
-        await asyncio.gather(running, *waiting, patient)
+        await asyncio.gather(*requests, patient)
 
     play(scenario, gate)
 
