@@ -11,7 +11,8 @@ from bench.prose import sentences
 from bench.workloads import Drawer, Shape, Workload
 from berth.cli import artifact_folder, export_to, given_artifact, must_export
 from service.inference.artifact import Artifact, read_artifact
-from service.inference.encoder import CpuEncoder
+from service.inference.calibration import short_graph_pays
+from service.inference.encoder import CpuEncoder, open_cpu_encoder
 from service.inference.tokenizer import Tokenizer
 from service.inference.truncation import Truncation
 from service.inference.types import Feature, Float32Array, Pooling, Text, Unit
@@ -74,7 +75,10 @@ def load_model(folder: Path) -> Model:
         vocab_size=manifest.vocab_size,
         type_vocab_size=manifest.type_vocab_size,
     )
-    return Model(artifact, CpuEncoder(artifact), tokenizer)
+    encoder = open_cpu_encoder(artifact)
+    if not short_graph_pays(encoder, manifest):
+        encoder = encoder.without_short_graph()
+    return Model(artifact, encoder, tokenizer)
 
 
 class OwnReference:

@@ -9,10 +9,17 @@ from service.cores import available_cores, on_one_core
 from service.errors import ArtifactError, DeviceError, EncoderError
 from service.inference.artifact import Artifact, Manifest, Target
 from service.inference.cache import VectorCache
-from service.inference.calibration import CalibrationFile, best_budget, token_rates
+from service.inference.calibration import (
+    USUAL_BUDGET,
+    Calibration,
+    CalibrationFile,
+    best_budget,
+    short_graph_pays,
+    token_rates,
+)
 from service.inference.cuda_encoder import CudaEncoder, open_cuda_encoder
 from service.inference.embedder import Embedder, Limits
-from service.inference.encoder import CpuEncoder
+from service.inference.encoder import CpuEncoder, open_cpu_encoder
 from service.inference.probes import check_probes
 from service.inference.rehearsal import rehearse
 from service.inference.runner import BatchReport, Encode, Runner
@@ -21,9 +28,8 @@ from service.inference.tokenizer import Tokenizer
 from service.inference.watch import Watch
 from service.metrics import Metrics
 
-FIRST_BUDGET: dict[Target, int] = {"cpu": 256, "cuda": 8192}
-"""Tokens in a batch before the calibration has said what is best."""
-CALIBRATION_SECONDS: dict[Target, float] = {"cpu": 1.0, "cuda": 3.0}
+CALIBRATION_SECONDS: dict[Target, float] = {"cpu": 0.75, "cuda": 3.0}
+"""For the size of batches."""
 
 THREADS_PER_GPU = 2
 """Of each kind: one has its batch run, the other packs and copies the next one."""
@@ -66,25 +72,36 @@ def begin(state: State, engine: Engine) -> None:
 
 
 async def calibrate(state: State, engine: Engine) -> None:
-    """Find the batches' best size, if it is not set or known; requests are answered all the while."""
+    """Find what is fastest here, if it is not known; requests are answered all the while."""
     file = _calibration(state)
-    if state.settings.max_batch_tokens is not None or file.read() is not None:
+    if file.read() is not None:
         return
-    encode = engine.encoders[0].encode
-    seconds = CALIBRATION_SECONDS[state.manifest.target]
+    watched = engine.encoders[0]
+    encode = watched.encode
     try:
-        rates = await asyncio.to_thread(token_rates, encode, state.manifest, seconds)
+        found = await asyncio.to_thread(_measure, encode, state.manifest)
     except EncoderError as error:
         logger.warning("the calibration failed: %s", error)
         return
-    budget = best_budget(rates)
-    engine.runner.max_batch_tokens = budget
+    if isinstance(encode, CpuEncoder) and not found.short_graph:
+        watched.encode = encode.without_short_graph()
     if isinstance(encode, CudaEncoder):
         encode.trim()
-    file.write(budget)
-    logger.info("calibrated: batches of %d tokens", budget)
-    if state.manifest.target == "cpu":
-        await asyncio.to_thread(_rehearse, encode, state.manifest, engine.runner)
+    file.write(found)
+    logger.info("calibrated: batches of %d tokens are fastest here", found.max_batch_tokens)
+    if state.settings.max_batch_tokens is None:
+        engine.runner.max_batch_tokens = found.max_batch_tokens
+        if state.manifest.target == "cpu":
+            await asyncio.to_thread(_rehearse, watched.encode, state.manifest, engine.runner)
+
+
+def _measure(encode: Encode, manifest: Manifest) -> Calibration:
+    """Raise what the encoder raises."""
+    rates = token_rates(encode, manifest, CALIBRATION_SECONDS[manifest.target])
+    return Calibration(
+        max_batch_tokens=best_budget(rates, USUAL_BUDGET[manifest.target]),
+        short_graph=isinstance(encode, CpuEncoder) and short_graph_pays(encode, manifest),
+    )
 
 
 async def watch(state: State, engine: Engine, on_hang: Callable[[], None] = lambda: None) -> None:
@@ -128,7 +145,8 @@ def load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> En
         vocab_size=manifest.vocab_size,
         type_vocab_size=manifest.type_vocab_size,
     )
-    encoders = [Watch(encode, patience=settings.request_timeout) for encode in _encoders(state, artifact)]
+    known = _calibration(state).read()
+    encoders = [Watch(encode, patience=settings.request_timeout) for encode in _encoders(state, artifact, known)]
     for encode in encoders:
         check_probes(artifact, encode)
 
@@ -138,10 +156,10 @@ def load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> En
         state.metrics.count_batch(report)
 
     on_cpu = manifest.target == "cpu"
-    budget = settings.max_batch_tokens or _calibration(state).read()
+    budget = settings.max_batch_tokens or (known and known.max_batch_tokens)
     runner = Runner(
         encoders,
-        Scheduler(budget or FIRST_BUDGET[manifest.target]),
+        Scheduler(budget or USUAL_BUDGET[manifest.target]),
         threads=settings.threads or (available_cores(settings.workers) if on_cpu else THREADS_PER_GPU),
         longest=manifest.max_tokens,
         max_queue_tokens=settings.max_queue_tokens,
@@ -164,10 +182,10 @@ def _rehearse(encode: Encode, manifest: Manifest, runner: Runner) -> None:
         logger.warning("the largest batches fail: %s", error)
 
 
-def _encoders(state: State, artifact: Artifact) -> Sequence[Encode]:
+def _encoders(state: State, artifact: Artifact, known: Calibration | None) -> Sequence[Encode]:
     """Load the model: once for all cores, or once a GPU."""
     if artifact.manifest.target == "cpu":
-        return [CpuEncoder(artifact)]
+        return [open_cpu_encoder(artifact, short_graph=known is None or known.short_graph)]
     return [open_cuda_encoder(artifact, index, state.settings.gpu_memory_limit) for index in state.gpus]
 
 

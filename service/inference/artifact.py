@@ -22,6 +22,10 @@ SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusio
 """Optimizers to disable where the graph runs: on the CPU, ONNX Runtime's fused residual + LayerNorm is several times
 slower than the two operators it replaces, and its fused bias + GELU a tenth."""
 
+EXACT_PRODUCTS = ("session.x64quantprecision", "1")
+"""The entry of a session's configuration by which x86 adds products of int8 in 32 bits. Without VNNI the faster kernels
+add two of them in 16 bits, which do not hold every sum; with VNNI nothing is gained by it, and much is lost."""
+
 MATRICES = "matrices"
 """The key in the metadata of the graph for short texts; see `service.inference.matrices`."""
 

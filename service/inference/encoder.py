@@ -1,21 +1,42 @@
 """The encoder: a batch of units in, their vectors out, by one run of a graph in ONNX Runtime."""
 
+import copy
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Self
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import ArtifactError, EncoderError
-from service.inference.artifact import MATRICES, SHORT_LENGTHS, SLOW_FUSIONS, Artifact
+from service.inference.artifact import EXACT_PRODUCTS, MATRICES, SHORT_LENGTHS, SLOW_FUSIONS, Artifact
 from service.inference.matrices import read_matrices
 from service.inference.packing import pack, pack_one
 from service.inference.pooling import merge_layers, normalize, pool
+from service.inference.probes import check_probes
 from service.inference.types import Encoding, Feature, Float32Array, Pooling, Unit, Vectors
 
 POOLER_OUTPUT = "pooler_output"  # [units, hidden]
+
+logger = logging.getLogger("berth")
+
+
+def open_cpu_encoder(artifact: Artifact, *, short_graph: bool = True) -> "CpuEncoder":
+    """Load an artifact on the CPU, in int8 by exact kernels where the fast ones do not give what the probes say.
+
+    The graph for short texts, if there is one, can be left out.
+    """
+    encoder = CpuEncoder(artifact, short_graph=short_graph)
+    if artifact.manifest.precision == "int8":
+        try:
+            check_probes(artifact, encoder)
+        except ArtifactError:
+            logger.warning("int8: this processor's fast kernels add wrongly (no VNNI?); exact ones, slower, take over")
+            encoder = CpuEncoder(artifact, short_graph=short_graph, exact=True)
+    return encoder
 
 
 def hidden_state(layer: int) -> str:
@@ -26,10 +47,22 @@ def hidden_state(layer: int) -> str:
 class CpuEncoder:
     """An artifact loaded on the CPU. One run uses one core; runs from several threads share the weights."""
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, *, short_graph: bool = True, exact: bool = False) -> None:
         self._heads = artifact.manifest.heads
-        self._session = _open(artifact.graph)
-        self._short = _ShortSession(artifact.short_graph, artifact.weights) if artifact.short_graph else None
+        self._session = _open(artifact.graph, exact=exact)
+        short = artifact.short_graph if short_graph else None
+        self._short = None if short is None else _ShortSession(short, artifact.weights)
+
+    @property
+    def has_short_graph(self) -> bool:
+        """Whether a short text alone goes through a graph of its own."""
+        return self._short is not None
+
+    def without_short_graph(self) -> Self:
+        """Give an encoder that shares all with this one but that graph."""
+        encoder = copy.copy(self)
+        encoder._short = None
+        return encoder
 
     def __call__(self, units: Sequence[Unit]) -> list[Vectors]:
         """Encode a batch of at least one unit; gives one list of arrays a unit, in the order of its features.
@@ -62,12 +95,16 @@ class CpuEncoder:
         return dict(zip(outputs, values, strict=True))
 
 
-def _open(graph: Path, initializers: Mapping[str, ort.OrtValue] = MappingProxyType({})) -> ort.InferenceSession:
+def _open(
+    graph: Path, initializers: Mapping[str, ort.OrtValue] = MappingProxyType({}), *, exact: bool = False
+) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False  # one block for each shape that comes: more memory, and no faster
     options.log_severity_level = 3
+    if exact:
+        options.add_session_config_entry(*EXACT_PRODUCTS)
     for name, value in initializers.items():
         options.add_initializer(name, value)
     try:

@@ -15,7 +15,15 @@ from model_export.errors import ExportError
 from model_export.evaluation import Evaluation
 from model_export.export import export
 from model_export.verify_cuda import pack_cuda
-from service.inference.artifact import GRAPH, SHORT_GRAPH, SLOW_FUSIONS, Precision, Target, read_manifest
+from service.inference.artifact import (
+    EXACT_PRODUCTS,
+    GRAPH,
+    SHORT_GRAPH,
+    SLOW_FUSIONS,
+    Precision,
+    Target,
+    read_manifest,
+)
 from service.inference.packing import pack, pack_one
 from service.inference.types import Encoding, Float32Array
 
@@ -33,8 +41,11 @@ def run_graph() -> RunGraph:
 
     def run(artifact: Path, encodings: Sequence[Encoding]) -> Outputs:
         if artifact not in sessions:
+            options = onnxruntime.SessionOptions()
+            options.add_session_config_entry(*EXACT_PRODUCTS)
             sessions[artifact] = onnxruntime.InferenceSession(
                 artifact / GRAPH,
+                options,
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=SLOW_FUSIONS,
             )
@@ -63,10 +74,10 @@ def run_short() -> RunGraph:
 
 @pytest.fixture(scope="session")
 def run_torch() -> RunTorch:
-    """Give a function that has transformers encode texts one by one; its answer looks like the graph's."""
+    """Give a function that has transformers encode texts one by one, in float64; its answer looks like the graph's."""
 
     def run(checkpoint: Path, encodings: Sequence[Encoding]) -> Outputs:
-        model = BertModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        model = BertModel.from_pretrained(checkpoint, dtype=torch.float64).eval()
         parts: dict[str, list[Float32Array]] = {}
         for encoding in encodings:
             ids, types = (torch.tensor(row[None].astype(np.int64)) for row in (encoding.ids, encoding.type_ids))

@@ -20,8 +20,9 @@ from model_export.quantize import RECTIFIED, SYMMETRIC
 from model_export.reference import Float64Array, Rows
 from model_export.weights import Weights
 from service.errors import ArtifactError
+from service.inference import encoder as encoder_module
 from service.inference.artifact import GRAPH, WEIGHTS, Artifact, Precision, Target, read_artifact
-from service.inference.encoder import CpuEncoder
+from service.inference.encoder import CpuEncoder, open_cpu_encoder
 from service.inference.probes import check_probes
 from service.inference.types import Encoding, Float32Array, Unit, Vectors
 
@@ -123,7 +124,22 @@ def test_a_graph_that_rounds_otherwise_is_refused(
 @pytest.mark.parametrize("name", ["tiny_int8", "minilm_int8"])
 def test_the_probes_agree_on_this_machine(request: pytest.FixtureRequest, name: str) -> None:
     artifact = read_artifact(request.getfixturevalue(name))
-    check_probes(artifact, CpuEncoder(artifact))
+    check_probes(artifact, open_cpu_encoder(artifact))
+
+
+def test_exact_kernels_take_over_where_the_fast_ones_are_wrong(
+    minilm_int8: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such a processor fails by itself; any other is made to."""
+    artifact = read_artifact(minilm_int8)
+
+    def fail(*_: object) -> None:
+        raise ArtifactError("this machine's vectors differ from the probes")
+
+    monkeypatch.setattr(encoder_module, "check_probes", fail)
+    encoder = open_cpu_encoder(artifact)
+    assert "int8: this processor's fast kernels add wrongly" in caplog.text
+    check_probes(artifact, encoder)
 
 
 def test_weights_that_saturate_are_found_by_the_probes(tiny_int8: Path) -> None:
@@ -133,7 +149,7 @@ def test_weights_that_saturate_are_found_by_the_probes(tiny_int8: Path) -> None:
         _cut_weights(tiny_int8)
         artifact = Artifact(tiny_int8, manifest)
         with pytest.raises(ArtifactError, match="a driver, library or processor computes wrongly"):
-            check_probes(artifact, CpuEncoder(artifact))
+            check_probes(artifact, CpuEncoder(artifact, exact=True))
     finally:
         (tiny_int8 / WEIGHTS).write_bytes(before)
 

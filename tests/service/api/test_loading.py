@@ -10,6 +10,8 @@ import service.api.loading
 from service.api.app import create_app
 from service.errors import EncoderError
 from service.inference.artifact import Manifest, read_artifact
+from service.inference.calibration import CalibrationFile
+from service.inference.encoder import CpuEncoder
 from service.inference.runner import Encode
 from service.settings import Settings
 
@@ -53,7 +55,7 @@ def test_a_budget_that_was_found_is_rehearsed_too_and_a_rehearsal_that_fails_is_
             raise error
 
     monkeypatch.setattr(service.api.loading, "rehearse", rehearse)
-    monkeypatch.setattr(service.api.loading, "best_budget", lambda _: 192)
+    monkeypatch.setattr(service.api.loading, "best_budget", lambda _rates, _usual: 192)
     app = create_app(Settings(cache_dir=tmp_path), read_artifact(tiny_artifact), on_failure=lambda: None)
 
     def told() -> bool:
@@ -67,3 +69,34 @@ def test_a_budget_that_was_found_is_rehearsed_too_and_a_rehearsal_that_fails_is_
 
     asyncio.run(asyncio.wait_for(main(), 60))
     assert rehearsed == [192]
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_the_graph_for_short_texts_is_kept_where_it_pays(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pays: bool
+) -> None:
+    """At a first start it is loaded and tried, later it is known, and not even loaded where it does not pay."""
+    monkeypatch.setattr(service.api.loading, "short_graph_pays", lambda _encoder, _manifest: pays)
+    settings, artifact = Settings(cache_dir=tmp_path, max_batch_tokens=64), read_artifact(tiny_artifact)
+    file = CalibrationFile(tmp_path, artifact.manifest)
+
+    async def encoders() -> tuple[Encode, Encode]:
+        app = create_app(settings, artifact, on_failure=lambda: None)
+        async with app.router.lifespan_context(app):
+            while not app.state.berth.ready:  # nothing tells
+                await asyncio.sleep(0.01)
+            watched = app.state.berth.engine.encoders[0]
+            first = watched.encode
+            while file.read() is None:
+                await asyncio.sleep(0.01)
+            return first, watched.encode
+
+    for known in (False, True):
+        first, then = asyncio.run(asyncio.wait_for(encoders(), 60))
+        assert isinstance(first, CpuEncoder)
+        assert isinstance(then, CpuEncoder)
+        assert first.has_short_graph is (pays or not known)
+        assert then.has_short_graph is pays
+    found = file.read()
+    assert found is not None
+    assert found.short_graph is pays

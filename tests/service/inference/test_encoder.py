@@ -81,8 +81,7 @@ def test_features_in_one_batch_do_not_mix(encoder: CpuEncoder, feature: Feature)
 
 
 def test_a_short_text_alone_has_a_graph_of_its_own(artifact: Artifact, encoder: CpuEncoder) -> None:
-    files = {name: digest for name, digest in artifact.manifest.files.items() if name != SHORT_GRAPH}
-    without = CpuEncoder(replace(artifact, manifest=artifact.manifest.model_copy(update={"files": files})))
+    without = encoder.without_short_graph()
 
     def alike(unit: Unit) -> bool:
         return np.array_equal(
@@ -92,6 +91,15 @@ def test_a_short_text_alone_has_a_graph_of_its_own(artifact: Artifact, encoder: 
     assert not any(map(alike, units(SHORT_LENGTHS)))
     assert all(map(alike, units([3, SHORT_LENGTHS.start - 1, SHORT_LENGTHS.stop, 256])))
     assert all(map(alike, units([20], [Feature(Pooling.POOLER, (6,))])))
+
+
+def test_the_graph_for_short_texts_can_be_left_out(artifact: Artifact, encoder: CpuEncoder) -> None:
+    files = {name: digest for name, digest in artifact.manifest.files.items() if name != SHORT_GRAPH}
+    without = replace(artifact, manifest=artifact.manifest.model_copy(update={"files": files}))
+    assert encoder.has_short_graph
+    assert not encoder.without_short_graph().has_short_graph
+    assert not CpuEncoder(artifact, short_graph=False).has_short_graph
+    assert not CpuEncoder(without).has_short_graph
 
 
 def test_matrices_live_as_long_as_their_encoder(artifact: Artifact) -> None:
