@@ -72,36 +72,41 @@ def begin(state: State, engine: Engine) -> None:
 
 
 async def calibrate(state: State, engine: Engine) -> None:
-    """Find what is fastest here, if it is not known; requests are answered all the while."""
-    file = _calibration(state)
-    if file.read() is not None:
+    """Find what is fastest here, if it was not known; requests are answered all the while."""
+    if engine.calibrated:
         return
-    watched = engine.encoders[0]
-    encode = watched.encode
+    watched, runner, wanted = engine.encoders[0], engine.runner, state.settings.max_batch_tokens
     try:
-        found = await asyncio.to_thread(_measure, encode, state.manifest)
+        found = await asyncio.to_thread(_find, _calibration(state), watched.encode, state.manifest, wanted)
     except EncoderError as error:
         logger.warning("the calibration failed: %s", error)
         return
-    if isinstance(encode, CpuEncoder) and not found.short_graph:
-        watched.encode = encode.without_short_graph()
-    if isinstance(encode, CudaEncoder):
-        encode.trim()
-    file.write(found)
+    if isinstance(watched.encode, CpuEncoder) and not found.short_graph:
+        watched.encode = watched.encode.without_short_graph()
+    if wanted is not None:
+        return
+    runner.max_batch_tokens = found.max_batch_tokens
     logger.info("calibrated: batches of %d tokens are fastest here", found.max_batch_tokens)
-    if state.settings.max_batch_tokens is None:
-        engine.runner.max_batch_tokens = found.max_batch_tokens
-        if state.manifest.target == "cpu":
-            await asyncio.to_thread(_rehearse, watched.encode, state.manifest, engine.runner)
+    if isinstance(watched.encode, CudaEncoder):
+        watched.encode.trim()
+    else:
+        await asyncio.to_thread(_rehearse, watched.encode, state.manifest, runner)
 
 
-def _measure(encode: Encode, manifest: Manifest) -> Calibration:
-    """Raise what the encoder raises."""
+def _find(file: CalibrationFile, encode: Encode, manifest: Manifest, wanted: int | None) -> Calibration:
+    """Read what another worker has found by now, or measure it; where a budget is wanted, that is none to be found.
+
+    Raises what the encoder raises.
+    """
+    if (found := file.read()) is not None:
+        return found
+    short_graph = isinstance(encode, CpuEncoder) and short_graph_pays(encode, manifest)
+    if wanted is not None:
+        return Calibration(max_batch_tokens=wanted, short_graph=short_graph)
     rates = token_rates(encode, manifest, CALIBRATION_SECONDS[manifest.target])
-    return Calibration(
-        max_batch_tokens=best_budget(rates, USUAL_BUDGET[manifest.target]),
-        short_graph=isinstance(encode, CpuEncoder) and short_graph_pays(encode, manifest),
-    )
+    found = Calibration(max_batch_tokens=best_budget(rates, USUAL_BUDGET[manifest.target]), short_graph=short_graph)
+    file.write(found)
+    return found
 
 
 async def watch(state: State, engine: Engine, on_hang: Callable[[], None] = lambda: None) -> None:
@@ -172,7 +177,7 @@ def load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> En
     limits = Limits(
         settings.max_texts, settings.max_text_chars, settings.max_reply_numbers, tokens=settings.max_request_tokens
     )
-    return Engine(tokenizer, encoders, runner, Embedder(tokenizer, runner, manifest, limits))
+    return Engine(tokenizer, encoders, runner, Embedder(tokenizer, runner, manifest, limits), known is not None)
 
 
 def _rehearse(encode: Encode, manifest: Manifest, runner: Runner) -> None:

@@ -28,6 +28,8 @@ class Engine:
     """One, or one a GPU."""
     runner: Runner
     embedder: Embedder
+    calibrated: bool = False
+    """Whether it was loaded with what is known to be fastest here."""
 
     @property
     def stalled(self) -> bool:

@@ -33,9 +33,10 @@ def open_cpu_encoder(artifact: Artifact, *, short_graph: bool = True) -> "CpuEnc
     if artifact.manifest.precision == "int8":
         try:
             check_probes(artifact, encoder)
-        except ArtifactError:
-            logger.warning("int8: this processor's fast kernels add wrongly (no VNNI?); exact ones, slower, take over")
-            encoder = CpuEncoder(artifact, short_graph=short_graph, exact=True)
+        except ArtifactError as error:
+            logger.warning("int8: exact kernels, slower, take over: without VNNI the fast ones add wrongly: %s", error)
+            del encoder
+            return CpuEncoder(artifact, short_graph=short_graph, exact=True)
     return encoder
 
 

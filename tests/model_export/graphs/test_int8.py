@@ -21,7 +21,7 @@ from model_export.reference import Float64Array, Rows
 from model_export.weights import Weights
 from service.errors import ArtifactError
 from service.inference import encoder as encoder_module
-from service.inference.artifact import GRAPH, WEIGHTS, Artifact, Precision, Target, read_artifact
+from service.inference.artifact import EXACT_PRODUCTS, GRAPH, WEIGHTS, Artifact, Precision, Target, read_artifact
 from service.inference.encoder import CpuEncoder, open_cpu_encoder
 from service.inference.probes import check_probes
 from service.inference.types import Encoding, Float32Array, Unit, Vectors
@@ -138,7 +138,9 @@ def test_exact_kernels_take_over_where_the_fast_ones_are_wrong(
 
     monkeypatch.setattr(encoder_module, "check_probes", fail)
     encoder = open_cpu_encoder(artifact)
-    assert "int8: this processor's fast kernels add wrongly" in caplog.text
+    assert "without VNNI the fast ones add wrongly: this machine's vectors" in caplog.text
+    key, value = EXACT_PRODUCTS
+    assert encoder._session.get_session_options().get_session_config_entry(key) == value
     check_probes(artifact, encoder)
 
 

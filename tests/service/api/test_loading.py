@@ -1,4 +1,4 @@
-"""What threads are started beside the model."""
+"""What is loaded, which threads are started beside it, and what is found out about it."""
 
 import asyncio
 import threading
@@ -8,11 +8,14 @@ import pytest
 
 import service.api.loading
 from service.api.app import create_app
+from service.api.loading import calibrate, load
+from service.api.state import State
 from service.errors import EncoderError
 from service.inference.artifact import Manifest, read_artifact
-from service.inference.calibration import CalibrationFile
+from service.inference.calibration import Calibration, CalibrationFile
 from service.inference.encoder import CpuEncoder
 from service.inference.runner import Encode
+from service.inference.scheduler import Scheduler
 from service.settings import Settings
 
 
@@ -71,32 +74,59 @@ def test_a_budget_that_was_found_is_rehearsed_too_and_a_rehearsal_that_fails_is_
     assert rehearsed == [192]
 
 
-@pytest.mark.parametrize("pays", [True, False])
-def test_the_graph_for_short_texts_is_kept_where_it_pays(
+@pytest.fixture
+def pays(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Have the calibration find batches of 192 tokens, and that the graph for short texts pays or does not."""
+    monkeypatch.setattr(service.api.loading, "short_graph_pays", lambda _encoder, _manifest: request.param)
+    monkeypatch.setattr(service.api.loading, "best_budget", lambda _rates, _usual: 192)
+    return bool(request.param)
+
+
+def load_and_calibrate(artifact: Path, settings: Settings) -> tuple[list[bool], int]:
+    """Tell whether there is a graph for short texts before and after the calibration, and the budget after it."""
+    app = create_app(settings, read_artifact(artifact), on_failure=lambda: None)
+    state: State = app.state.berth
+    engine = load(state, read_artifact(artifact), lambda: None)
+
+    def has_short_graph() -> bool:
+        encode = engine.encoders[0].encode
+        assert isinstance(encode, CpuEncoder)
+        return encode.has_short_graph
+
+    before = has_short_graph()
+    asyncio.run(asyncio.wait_for(calibrate(state, engine), 60))
+    return [before, has_short_graph()], engine.runner.max_batch_tokens
+
+
+@pytest.mark.parametrize("pays", [True, False], indirect=True)
+def test_the_graph_for_short_texts_is_not_even_loaded_where_it_is_known_not_to_pay(
+    tiny_artifact: Path, tmp_path: Path, pays: bool
+) -> None:
+    settings = Settings(cache_dir=tmp_path)
+    assert load_and_calibrate(tiny_artifact, settings) == ([True, pays], 192)
+    assert load_and_calibrate(tiny_artifact, settings) == ([pays, pays], 192)
+
+
+@pytest.mark.parametrize("pays", [True, False], indirect=True)
+def test_a_budget_that_is_set_is_not_measured_and_nothing_is_kept(
     tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pays: bool
 ) -> None:
-    """At a first start it is loaded and tried, later it is known, and not even loaded where it does not pay."""
-    monkeypatch.setattr(service.api.loading, "short_graph_pays", lambda _encoder, _manifest: pays)
-    settings, artifact = Settings(cache_dir=tmp_path, max_batch_tokens=64), read_artifact(tiny_artifact)
-    file = CalibrationFile(tmp_path, artifact.manifest)
+    monkeypatch.delattr(service.api.loading, "token_rates")
+    settings = Settings(cache_dir=tmp_path, max_batch_tokens=64)
+    for _ in range(2):
+        assert load_and_calibrate(tiny_artifact, settings) == ([True, pays], 64)
+    assert not list(tmp_path.iterdir())
 
-    async def encoders() -> tuple[Encode, Encode]:
-        app = create_app(settings, artifact, on_failure=lambda: None)
-        async with app.router.lifespan_context(app):
-            while not app.state.berth.ready:  # nothing tells
-                await asyncio.sleep(0.01)
-            watched = app.state.berth.engine.encoders[0]
-            first = watched.encode
-            while file.read() is None:
-                await asyncio.sleep(0.01)
-            return first, watched.encode
 
-    for known in (False, True):
-        first, then = asyncio.run(asyncio.wait_for(encoders(), 60))
-        assert isinstance(first, CpuEncoder)
-        assert isinstance(then, CpuEncoder)
-        assert first.has_short_graph is (pays or not known)
-        assert then.has_short_graph is pays
-    found = file.read()
-    assert found is not None
-    assert found.short_graph is pays
+@pytest.mark.parametrize("pays", [True], indirect=True)
+def test_what_another_worker_finds_meanwhile_is_taken(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pays: bool
+) -> None:
+    manifest = read_artifact(tiny_artifact).manifest
+
+    def begin(*_: object) -> Scheduler:  # between what is read at the start and the calibration
+        CalibrationFile(tmp_path, manifest).write(Calibration(max_batch_tokens=128, short_graph=False))
+        return Scheduler(384)
+
+    monkeypatch.setattr(service.api.loading, "Scheduler", begin)
+    assert load_and_calibrate(tiny_artifact, Settings(cache_dir=tmp_path)) == ([True, False], 128)

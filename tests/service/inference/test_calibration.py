@@ -1,4 +1,4 @@
-"""How many tokens a batch should hold."""
+"""How many tokens a batch should hold, and by which graph short texts go."""
 
 import time
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import OutOfMemoryError
+from service.inference import calibration
 from service.inference.artifact import Artifact, Manifest
 from service.inference.calibration import (
     BUDGETS,
@@ -37,7 +38,7 @@ def work(seconds: float) -> None:
         ({128: 98.0, 256: 98.0, 384: 98.0, 512: 100.0}, 384),  # nearly as fast, and what is usual
         ({128: 100.0, 192: 98.0, 256: 92.0, 384: 85.0}, 192),  # the nearest of those that are nearly as fast
         ({384: 80.0, 512: 90.0, 768: 100.0}, 768),
-        ({128: 70.0, 192: 100.0, 256: 70.0, 384: 90.0, 512: 90.0}, 384),  # one rate among lower ones is a disturbance
+        ({128: 70.0, 192: 100.0, 256: 85.0, 384: 90.0, 512: 90.0}, 384),  # one rate among lower ones is a disturbance
         ({256: 1.0}, 256),
     ],
 )
@@ -84,8 +85,34 @@ def test_the_faster_way_is_found_whatever_disturbs_a_turn(artifact: Artifact, sl
     assert set(seen) == set(SHORT_TEXTS)
 
 
-def test_no_graph_for_short_texts_pays_nothing(encoder: CpuEncoder, artifact: Artifact) -> None:
-    assert not short_graph_pays(encoder.without_short_graph(), artifact.manifest)
+@pytest.mark.parametrize("faster", [True, False])
+def test_the_graph_for_short_texts_is_held_against_that_for_batches(
+    encoder: CpuEncoder, artifact: Artifact, monkeypatch: pytest.MonkeyPatch, faster: bool
+) -> None:
+    held: list[tuple[CpuEncoder, CpuEncoder]] = []
+
+    def is_faster(one: CpuEncoder, other: CpuEncoder, *_: object) -> bool:
+        held.append((one, other))
+        return faster
+
+    monkeypatch.setattr(calibration, "is_faster", is_faster)
+    assert short_graph_pays(encoder, artifact.manifest) is faster
+    [(one, other)] = held
+    assert one is encoder
+    assert not other.has_short_graph
+    assert not short_graph_pays(other, artifact.manifest)
+    assert len(held) == 1
+
+
+def test_a_little_faster_is_not_worth_it(artifact: Artifact) -> None:
+    def encode(seconds: float) -> Encode:
+        def run(units: Sequence[Unit]) -> list[Vectors]:
+            work(seconds)
+            return [[] for _ in units]
+
+        return run
+
+    assert not is_faster(encode(1e-3), encode(1.01e-3), artifact.manifest, seconds=0.1)
 
 
 FOUND = Calibration(max_batch_tokens=384, short_graph=True)
