@@ -94,7 +94,7 @@ async def calibrate(state: State, engine: Engine) -> None:
 
 
 def _find(file: CalibrationFile, encode: Encode, manifest: Manifest, wanted: int | None) -> Calibration:
-    """Read what another worker has found by now, or measure it; where a budget is wanted, that is none to be found.
+    """Read what another worker has found by now, or measure it; of a budget that is set nothing is measured or kept.
 
     Raises what the encoder raises.
     """

@@ -30,9 +30,9 @@ MATRICES = "matrices"
 """The key in the metadata of the graph for short texts; see `service.inference.matrices`."""
 
 SHORT_LENGTHS = range(9, 65)
-"""Tokens of a text that goes alone through the graph for short ones, where the calibration finds it faster: with AVX-512
-it is by up to a third, at 16 and 32 tokens, and level at 17 and 64. Shorter ones have too few columns for its kernels,
-and with longer ones the graph for batches does not wait for memory either."""
+"""Tokens of a text that goes alone through the graph for short ones, where the calibration finds that faster: with
+AVX-512 it is by up to a third, at 16 and 32 tokens, and level at 17 and 64. Shorter ones have too few columns for its
+kernels, and with longer ones the graph for batches does not wait for memory either."""
 
 Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8"]

@@ -30,14 +30,19 @@ def open_cpu_encoder(artifact: Artifact, *, short_graph: bool = True) -> "CpuEnc
     The graph for short texts, if there is one, can be left out.
     """
     encoder = CpuEncoder(artifact, short_graph=short_graph)
-    if artifact.manifest.precision == "int8":
-        try:
-            check_probes(artifact, encoder)
-        except ArtifactError as error:
-            logger.warning("int8: exact kernels, slower, take over: without VNNI the fast ones add wrongly: %s", error)
-            del encoder
-            return CpuEncoder(artifact, short_graph=short_graph, exact=True)
+    if artifact.manifest.precision == "int8" and not _is_right(artifact, encoder):
+        del encoder  # before another takes as much memory
+        encoder = CpuEncoder(artifact, exact=True)
     return encoder
+
+
+def _is_right(artifact: Artifact, encoder: "CpuEncoder") -> bool:
+    try:
+        check_probes(artifact, encoder)
+    except ArtifactError as error:
+        logger.warning("int8: exact kernels, slower, take over: without VNNI the fast ones add wrongly: %s", error)
+        return False
+    return True
 
 
 def hidden_state(layer: int) -> str:
