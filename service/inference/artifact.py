@@ -24,7 +24,7 @@ slower than the two operators it replaces, and its fused bias + GELU a tenth."""
 
 EXACT_PRODUCTS = ("session.x64quantprecision", "1")
 """The entry of a session's configuration by which x86 adds products of int8 in 32 bits. Without VNNI the faster kernels
-add two of them in 16 bits, which do not hold every sum; with VNNI nothing is gained by it, and much is lost."""
+add two of them in 16 bits, which do not hold every sum; with VNNI it would only choose kernels that do without it."""
 
 MATRICES = "matrices"
 """The key in the metadata of the graph for short texts; see `service.inference.matrices`."""
