@@ -6,6 +6,7 @@ byte at a time, stays open for ever, and so does one whose client never takes it
 
 import logging
 import re
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.errors import Failure, Kind, openai_shape
 from service.api.middleware import request_id
-from service.api.shedder import Shedder
+from service.api.shedder import Refusal, Shedder
 from service.settings import Settings
 
 INVALID = Kind(400, "invalid_request_error", "invalid_http")
@@ -46,6 +47,8 @@ class Connection(HttpToolsProtocol):
         self._head: int | None = 0
         """Bytes that have come of a head or of trailers, at least; None while neither is awaited."""
         self._too_large = False
+        self._idle = False
+        """Whether it waits for a request after another; uvicorn has a timer made and dropped for that, each time."""
         self._awaited_since = 0.0
         self._unsent = 0
         self._unsent_since = 0.0
@@ -57,8 +60,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, and give up on a head that does not end."""
-        if self.timeout_keep_alive_task is not None:  # it was idle until now
-            self._awaited_since = self.loop.time()
+        if self._idle:
+            self._idle, self._awaited_since = False, self.loop.time()
         if self._head is not None:
             self._head += len(data)
         if self._head is not None or not self._is_answering:
@@ -78,7 +81,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Count the head again, exactly: it may have come in one piece with a body."""
         self._head = None
-        size = sum(len(name) + len(value) + FIELD_BYTES for name, value in self.headers)
+        size = sum(map(len, chain.from_iterable(self.headers))) + FIELD_BYTES * len(self.headers)
         if size + len(self.url) > self._settings.max_header_bytes:
             self._too_large = True
             raise HeadersTooLargeError
@@ -88,7 +91,7 @@ class Connection(HttpToolsProtocol):
             super().on_headers_complete()
         else:
             self._shed = True
-            self._turn_away(*refusal)
+            self._turn_away(refusal)
 
     def on_chunk_header(self) -> None:
         """Begin to count: after the last chunk, which has no body, come trailers."""
@@ -102,14 +105,22 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Take the end of the body, or of the trailers."""
-        self._head = None
+        self._head = 0
         if not self._shed:
             super().on_message_complete()
-        if not self._is_answering and self.timeout_keep_alive_task is None and not self.transport.is_closing():
-            # The answer came before the body did, which has stopped the clock of idle connections.
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+        if not self._is_answering:  # the answer came before the body did
+            self._wait()
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request, or wait for one."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._wait()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser did not take."""
@@ -121,12 +132,11 @@ class Connection(HttpToolsProtocol):
 
     def end_if_late(self, now: float) -> None:
         """End it where a head has not come in time or an answer is not taken; `now` is a time of the loop's clock."""
-        if not self._is_answering and self.timeout_keep_alive_task is None:
-            limit = self._settings.header_timeout
-            if now - self._awaited_since > limit and not self.transport.is_closing():
-                if self._head:
-                    self._refuse(TOO_SLOW, f"the headers did not arrive within {limit:g} seconds")
-                self.transport.close()
+        limit = self._settings.idle_timeout if self._idle else self._settings.header_timeout
+        if not self._is_answering and now - self._awaited_since > limit and not self.transport.is_closing():
+            if self._head:
+                self._refuse(TOO_SLOW, f"the headers did not arrive within {limit:g} seconds")
+            self.transport.close()
         unsent = self.transport.get_write_buffer_size()
         if unsent != self._unsent or not unsent:
             self._unsent, self._unsent_since = unsent, now
@@ -136,6 +146,10 @@ class Connection(HttpToolsProtocol):
                 self._settings.idle_timeout,
             )
             self.transport.abort()
+
+    def _wait(self) -> None:
+        """Wait for a request; how long, `end_if_late` knows."""
+        self._idle, self._awaited_since = True, self.loop.time()
 
     @property
     def _is_answering(self) -> bool:
@@ -153,11 +167,11 @@ class Connection(HttpToolsProtocol):
             and bool(self.parser.should_keep_alive())
         )
 
-    def _turn_away(self, headers: dict[str, str], content: bytes) -> None:
+    def _turn_away(self, refusal: Refusal) -> None:
         """Answer 429 and leave the connection open."""
         given = next((value for name, value in self.headers if name == b"x-request-id"), b"")
-        headers |= {"x-request-id": request_id(given.decode("latin-1"))}
-        self._write(429, [(name.encode(), value.encode()) for name, value in headers.items()], content)
+        headers = [*refusal.headers, (b"x-request-id", request_id(given.decode("latin-1")).encode())]
+        self._write(429, headers, refusal.body)
         self.on_response_complete()
 
     def _write(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:

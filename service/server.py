@@ -127,7 +127,6 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 headers=SECURITY_HEADERS,
-                timeout_keep_alive=settings.idle_timeout,  # type: ignore[arg-type]  # any seconds will do
                 timeout_graceful_shutdown=settings.shutdown_timeout,  # type: ignore[arg-type]  # any seconds will do
             )
         )

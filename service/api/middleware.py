@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Iterator
 
 from starlette.datastructures import Headers
@@ -26,7 +26,7 @@ logger = logging.getLogger("berth.requests")
 
 def request_id(given: str) -> str:
     """Give the id that a request brings, or a new one where it brings none that can be passed on."""
-    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
 
 
 class Observe:

@@ -143,21 +143,19 @@ class Scheduler:
     def __init__(self, max_batch_tokens: int) -> None:
         self.max_batch_tokens = max_batch_tokens
         self.units = 0
+        self.tokens = 0
         self._lanes = {kind: _Lane(kind) for kind in Kind}
         self._alike: dict[Hashable, OrderedDict[Ticket, None]] = {}
 
-    @property
-    def tokens(self) -> int:
-        """Count the tokens that wait."""
-        return sum(lane.tokens for lane in self._lanes.values())
-
     def add(self, flow: Flow) -> None:
         """Queue a flow's tickets, of which there must be one at least."""
-        flow.kind = self.kind_of(len(flow.tickets), sum(map(len, flow.tickets)))
+        tokens = sum(map(len, flow.tickets))
+        flow.kind = self.kind_of(len(flow.tickets), tokens)
         self._lanes[flow.kind].add(flow)
         for ticket in flow.tickets:
             self._alike.setdefault(ticket.key, OrderedDict())[ticket] = None
         self.units += len(flow.tickets)
+        self.tokens += tokens
 
     def remove(self, flow: Flow) -> None:
         """Drop what still waits of a flow, if anything does, and let go of its tickets, which refer to it."""
@@ -172,7 +170,7 @@ class Scheduler:
 
     def main_kind(self) -> Kind:
         """Tell of which kind more tokens wait."""
-        return max(Kind, key=lambda kind: self._lanes[kind].tokens)
+        return Kind.BULK if 2 * self._lanes[Kind.BULK].tokens > self.tokens else Kind.SHORT
 
     def tokens_before(self, kind: Kind, tokens: int) -> int:
         """Estimate how many tokens of a kind are encoded before a newcomer's `tokens`.
@@ -223,3 +221,4 @@ class Scheduler:
         if not alike:
             del self._alike[ticket.key]
         self.units -= 1
+        self.tokens -= len(ticket)

@@ -43,6 +43,15 @@ def test_texts_are_counted_with_their_stages() -> None:
     assert stages == [0.5, 0.25, 2.0]
 
 
+def test_what_is_turned_away_unread_is_counted_and_not_timed() -> None:
+    metrics = Metrics()
+    metrics.count_unread("/embed", 3)
+    assert samples(metrics, "berth_requests_total", route="/embed", status="429") == 3
+    assert samples(metrics, "berth_rejected_requests_total", reason="overloaded") == 3
+    assert samples(metrics, "berth_request_seconds_count", route="/embed") is None
+    assert samples(metrics, "berth_stage_seconds_count", stage="total") is None
+
+
 def test_batch_is_counted() -> None:
     metrics = Metrics()
     metrics.count_batch(BatchReport(units=3, tokens=40, errors=2, seconds=0.5, out_of_memory=4))

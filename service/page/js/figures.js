@@ -57,18 +57,17 @@ export function figuresOf(now, before, earlier, budget) {
  * @param {Reading} now
  */
 export function routesOf(before, now) {
-  const name = "berth_request_seconds";
-  const routes = (now.scrape.get(`${name}_count`) ?? [])
-    .map(({ labels }) => labels.route)
-    .filter((route) => counted({ route }));
-  return routes
+  const name = "berth_requests_total";
+  const routes = new Set((now.scrape.get(name) ?? []).map(({ labels }) => labels.route));
+  return [...routes]
+    .filter((route) => counted({ route }))
     .map((route) => {
       const fits = (/** @type {Record<string, string>} */ labels) => labels.route === route;
-      const requests = total(now.scrape, `${name}_count`, fits) - total(before.scrape, `${name}_count`, fits);
+      const requests = total(now.scrape, name, fits) - total(before.scrape, name, fits);
       return {
         route,
         rate: requests / (now.time - before.time),
-        ...quantiles("", before.scrape, now.scrape, name, fits),
+        ...quantiles("", before.scrape, now.scrape, "berth_request_seconds", fits),
       };
     })
     .filter(({ rate }) => rate > 0)
