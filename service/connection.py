@@ -6,6 +6,7 @@ byte at a time, stays open for ever, and so does one whose client never takes it
 
 import logging
 import re
+import time
 from itertools import chain
 from typing import Any
 
@@ -14,7 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.errors import Failure, Kind, openai_shape
 from service.api.middleware import request_id
-from service.api.shedder import Refusal, Shedder
+from service.api.shedder import Shedder
+from service.glance import glance
 from service.settings import Settings
 
 INVALID = Kind(400, "invalid_request_error", "invalid_http")
@@ -42,10 +44,10 @@ class Connection(HttpToolsProtocol):
         super().__init__(**named)
         self._settings = settings
         self._shedder = shedder
-        self._shed = False
-        """Whether the request at hand was turned away; its body is read and dropped, for the next one is behind it."""
+        self._unwanted = 0
+        """Bytes that are still to come of the body of a request that was turned away; the next request is behind it."""
         self._head: int | None = 0
-        """Bytes that have come of a head or of trailers, at least; None while neither is awaited."""
+        """Bytes that have come of a head or of trailers, at least; 0 between requests, None while in a body."""
         self._too_large = False
         self._idle = False
         """Whether it waits for a request after another; uvicorn has a timer made and dropped for that, each time."""
@@ -59,7 +61,13 @@ class Connection(HttpToolsProtocol):
         self._awaited_since = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, and give up on a head that does not end."""
+        """Parse what is not dropped or turned away, and give up on a head that does not end."""
+        if self._unwanted:
+            data = self._drop(data)
+            if not data:
+                return
+        if self._head == 0 and not self._is_answering and self._turn_away(data):
+            return
         if self._idle:
             self._idle, self._awaited_since = False, self.loop.time()
         if self._head is not None:
@@ -72,10 +80,9 @@ class Connection(HttpToolsProtocol):
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """Begin to count a head's bytes, but for those that came in one piece with the request before it."""
+        """Begin to count a head's bytes; of those that came in one piece with the request before it one, for all."""
         super().on_message_begin()
-        self._head = self._head or 0
-        self._shed = False
+        self._head = self._head or 1
         self._awaited_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
@@ -85,29 +92,21 @@ class Connection(HttpToolsProtocol):
         if size + len(self.url) > self._settings.max_header_bytes:
             self._too_large = True
             raise HeadersTooLargeError
-        path = self.url.partition(b"?")[0]
-        refusal = self._shedder.refusal(path, len(self.tasks)) if self._shedder and self._is_plain else None
-        if refusal is None:
-            super().on_headers_complete()
-        else:
-            self._shed = True
-            self._turn_away(refusal)
+        super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
         """Begin to count: after the last chunk, which has no body, come trailers."""
-        self._head = 0
+        self._head = 1
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         self._head = None
-        if not self._shed:
-            super().on_body(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Take the end of the body, or of the trailers."""
         self._head = 0
-        if not self._shed:
-            super().on_message_complete()
+        super().on_message_complete()
         if not self._is_answering:  # the answer came before the body did
             self._wait()
 
@@ -155,24 +154,34 @@ class Connection(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    @property
-    def _is_plain(self) -> bool:
-        """Whether an answer may be written at once: nothing is being answered, and the connection is to stay."""
-        return (
-            self.parser.get_method() == b"POST"
-            and not self._is_answering
-            and not self.expect_100_continue
-            and not self.parser.should_upgrade()
-            and self.parser.get_http_version() == "1.1"
-            and bool(self.parser.should_keep_alive())
-        )
+    def _turn_away(self, data: bytes) -> bool:
+        """Answer the request that begins with `data`, unread, if load is to be shed and nothing about it is unusual."""
+        if self._shedder is None or (overload := self._shedder.overload(len(self.tasks))) is None:
+            return False
+        started = time.perf_counter()
+        seen = glance(data)
+        if seen is None or len(data) > seen.size or seen.head > self._settings.max_header_bytes:
+            return False
+        refusal = self._shedder.refusal(seen.path, overload)
+        if refusal is None:
+            return False
+        own = [
+            (b"x-request-id", request_id(seen.id).encode()),
+            (b"server-timing", b"total;dur=%.2f" % ((time.perf_counter() - started) * 1e3)),
+        ]
+        self._write(429, [*refusal.headers, *own], refusal.body)
+        self.server_state.total_requests += 1
+        self._unwanted = seen.size - len(data)
+        self._wait()
+        return True
 
-    def _turn_away(self, refusal: Refusal) -> None:
-        """Answer 429 and leave the connection open."""
-        given = next((value for name, value in self.headers if name == b"x-request-id"), b"")
-        headers = [*refusal.headers, (b"x-request-id", request_id(given.decode("latin-1")).encode())]
-        self._write(429, headers, refusal.body)
-        self.on_response_complete()
+    def _drop(self, data: bytes) -> bytes:
+        """Pass over a body that is not wanted; gives what is behind it."""
+        rest = data[self._unwanted :]
+        self._unwanted -= len(data) - len(rest)
+        if not self._unwanted:
+            self._wait()
+        return rest
 
     def _write(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
         fields = [*self.server_state.default_headers, *headers, (b"content-length", b"%d" % len(content))]

@@ -81,7 +81,8 @@ class EncoderRoute(JsonRoute):
 
     def admit(self, state: State, request: Request) -> None:
         """Raise `NotReadyError`, `OverloadedError` or `RateLimitError`."""
-        state.loaded().runner.admit_unread(state.settings.request_timeout)
+        if (overload := state.loaded().runner.overload(state.settings.request_timeout)) is not None:
+            raise overload
         if (holder := holder_of(request)) is not None and holder.allowance is not None:
             holder.allowance.check()
 

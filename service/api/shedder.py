@@ -7,7 +7,6 @@ the same 429 through the application would take the encoder more time than it ha
 import asyncio
 import logging
 import math
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,33 +41,31 @@ class Shedder:
         self._bodies: dict[tuple[bytes, str], bytes] = {}
         """Of the refusals; they have few messages."""
 
-    def refusal(self, path: bytes, inside: int) -> Refusal | None:
-        """Say what to answer to a POST to a path, or None where it may come in.
+    def overload(self, inside: int) -> OverloadedError | None:
+        """Say why a request that would use the encoder is to be turned away now, if it is.
 
         `inside` counts the requests that were let in and are not answered yet.
         """
         state = self._state
-        if path not in self._shapes or state.draining or state.engine is None:
+        if state.draining or state.engine is None:
             return None
-        started = time.perf_counter()
         runner = state.engine.runner
-        try:
-            runner.admit_unread(state.settings.request_timeout, others=max(0, inside - runner.requests))
-        except OverloadedError as error:
-            self._note(path, str(error))
-            headers = [
-                (b"content-type", b"application/json"),
-                (b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))),
-                (b"server-timing", b"total;dur=%.2f" % ((time.perf_counter() - started) * 1e3)),
-            ]
-            return Refusal(headers, self._body(path, error))
-        return None
+        return runner.overload(state.settings.request_timeout, others=max(0, inside - runner.requests))
 
-    def _body(self, path: bytes, error: OverloadedError) -> bytes:
-        key = path, str(error)
+    def refusal(self, path: bytes, overload: OverloadedError) -> Refusal | None:
+        """Give the 429 for a POST to a path, or None where that does not use the encoder."""
+        if path not in self._shapes:
+            return None
+        self._note(path, str(overload))
+        retry_after = b"%d" % max(1, math.ceil(overload.retry_after))
+        headers = [(b"content-type", b"application/json"), (b"retry-after", retry_after)]
+        return Refusal(headers, self._body(path, overload))
+
+    def _body(self, path: bytes, overload: OverloadedError) -> bytes:
+        key = path, str(overload)
         if key not in self._bodies:
             _, shape = self._shapes[path]
-            self._bodies[key] = orjson.dumps(shape(failure_of(error))[1])
+            self._bodies[key] = orjson.dumps(shape(failure_of(overload))[1])
         return self._bodies[key]
 
     def _note(self, path: bytes, reason: str) -> None:

@@ -156,8 +156,8 @@ class Runner:
         for worker in self._workers:
             worker.join(max(0.0, end - time.monotonic()))
 
-    def admit(self, units: int, tokens: int, seconds: float = math.inf, *, expected: int = 0) -> None:
-        """Raise where a request of some units and tokens is not to be queued, behind what waits and what is expected.
+    def admit(self, units: int, tokens: int, seconds: float = math.inf) -> None:
+        """Raise where a request of some units and tokens is not to be queued.
 
         `OverloadedError`: the queue is full, or at the last rate of its kind the request would not be served within
         `seconds`. While it is not full, a request is taken whole, for under a load of short ones a long one would never
@@ -166,25 +166,30 @@ class Runner:
         """
         if tokens > self._max_queue_tokens:
             raise TooLargeError("", f"the request has {tokens} tokens, the queue holds {self._max_queue_tokens}")
-        kind = self._scheduler.kind_of(units, tokens)
-        excess = self._scheduler.tokens + expected - self._max_queue_tokens
-        if excess >= 0:
-            wait = (excess + tokens) * self._seconds_per_token[self._scheduler.main_kind()]
-            raise OverloadedError("the queue is full, try again later", wait)
-        ahead = self._scheduler.tokens_before(kind, tokens) + expected
-        late = (ahead + tokens) * self._seconds_per_token[kind] - seconds
-        if ahead and late > 0:
-            raise OverloadedError("the queue is too long for the request's deadline, try again later", late)
+        if (overload := self._overload(units, tokens, seconds)) is not None:
+            raise overload
 
-    def admit_unread(self, seconds: float, others: int = 0) -> None:
-        """Raise `OverloadedError` where a request that has not been read yet is not to be queued.
+    def overload(self, seconds: float, *, others: int = 0) -> OverloadedError | None:
+        """Say why a request that has not been read yet is not to be queued, if it is not.
 
         It counts as one text as long as those that wait, a short request, and so does each of the others that are being
         read now: what comes at once would otherwise all be let in by the room for one, and be turned away when the work
         is done.
         """
         length = min(max(1, self._scheduler.tokens // max(1, self._scheduler.units)), self._max_queue_tokens)
-        self.admit(1, length, seconds, expected=others * length)
+        return self._overload(1, length, seconds, expected=others * length)
+
+    def _overload(self, units: int, tokens: int, seconds: float, *, expected: int = 0) -> OverloadedError | None:
+        excess = self._scheduler.tokens + expected - self._max_queue_tokens
+        if excess >= 0:
+            wait = (excess + tokens) * self._seconds_per_token[self._scheduler.main_kind()]
+            return OverloadedError("the queue is full, try again later", wait)
+        kind = self._scheduler.kind_of(units, tokens)
+        ahead = self._scheduler.tokens_before(kind, tokens) + expected
+        late = (ahead + tokens) * self._seconds_per_token[kind] - seconds
+        if ahead and late > 0:
+            return OverloadedError("the queue is too long for the request's deadline, try again later", late)
+        return None
 
     async def run(
         self, units: Sequence[Unit], *, seconds: float = math.inf, charge: Callable[[int], None] | None = None

@@ -47,13 +47,13 @@ def test_full_queue_turns_away_and_says_when_to_return(make_units: MakeUnits) ->
         assert refused.value.retry_after > 0
         with pytest.raises(OverloadedError):
             runner.admit(1, 1)
-        with pytest.raises(OverloadedError):
-            runner.admit_unread(60)
+        assert runner.overload(60) is not None
         with pytest.raises(TooLargeError):
             runner.admit(1, 1001)
         gate.open.set()
         assert [numbers(answer) for answer in await asyncio.gather(*requests)] == [[0]] * 5
         runner.admit(1, 1000)
+        assert runner.overload(60) is None
 
     play(scenario, gate, max_queue_tokens=1000)
 
