@@ -29,7 +29,7 @@ FIELD_BYTES = 4
 logger = logging.getLogger("berth")
 
 
-UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
+UPGRADE = re.compile(rb"\r\nu(?=pgrade[ \t]*:)", re.IGNORECASE)
 END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -47,10 +47,15 @@ class Connection(HttpToolsProtocol):
         self._unwanted = 0
         """Bytes that are still to come of the body of a request that was turned away; the next request is behind it."""
         self._head: int | None = 0
-        """Bytes that have come of a head or of trailers, at least; 0 between requests, None while in a body."""
+        """Bytes that have come of a head, at least, or of what may be trailers; 0 between requests, else None."""
+        self._is_inside = False
+        """Whether a head is behind it whose request is not: the application answers that, or has."""
         self._too_large = False
         self._idle = False
-        """Whether it waits for a request after another; uvicorn has a timer made and dropped for that, each time."""
+        """Whether it waits for a request after another; uvicorn has a timer made and dropped for that, each time.
+
+        The rest of a body whose answer went out before it may come first.
+        """
         self._awaited_since = 0.0
         self._unsent = 0
         self._unsent_since = 0.0
@@ -66,8 +71,10 @@ class Connection(HttpToolsProtocol):
             data = self._drop(data)
             if not data:
                 return
-        if self._head == 0 and not self._is_answering and self._turn_away(data):
-            return
+        if self._head == 0:
+            data = data.lstrip(b"\r\n")  # empty lines between requests, which RFC 9112, 2.2, allows
+            if not data or (not self._is_answering and self._turn_away(data)):
+                return
         if self._idle:
             self._idle, self._awaited_since = False, self.loop.time()
         if self._head is not None:
@@ -83,7 +90,7 @@ class Connection(HttpToolsProtocol):
         """Begin to count a head's bytes; of those that came in one piece with the request before it one, for all."""
         super().on_message_begin()
         self._head = self._head or 1
-        self._awaited_since = self.loop.time()
+        self._idle, self._awaited_since = False, self.loop.time()
 
     def on_headers_complete(self) -> None:
         """Count the head again, exactly: it may have come in one piece with a body."""
@@ -92,6 +99,7 @@ class Connection(HttpToolsProtocol):
         if size + len(self.url) > self._settings.max_header_bytes:
             self._too_large = True
             raise HeadersTooLargeError
+        self._is_inside = True
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
@@ -106,6 +114,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Take the end of the body, or of the trailers."""
         self._head = 0
+        self._is_inside = False
         super().on_message_complete()
         if not self._is_answering:  # the answer came before the body did
             self._wait()
@@ -130,7 +139,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(INVALID, msg)
 
     def end_if_late(self, now: float) -> None:
-        """End it where a head has not come in time or an answer is not taken; `now` is a time of the loop's clock."""
+        """End it where nothing or no head has come in time or an answer is not taken; `now` is by the loop's clock."""
         limit = self._settings.idle_timeout if self._idle else self._settings.header_timeout
         if not self._is_answering and now - self._awaited_since > limit and not self.transport.is_closing():
             if self._head:
@@ -156,9 +165,12 @@ class Connection(HttpToolsProtocol):
 
     def _turn_away(self, data: bytes) -> bool:
         """Answer the request that begins with `data`, unread, if load is to be shed and nothing about it is unusual."""
-        if self._shedder is None or (overload := self._shedder.overload(len(self.tasks))) is None:
+        if self._shedder is None or self.flow.write_paused:  # the client takes no answers: it would have ever more
             return False
         started = time.perf_counter()
+        overload = self._shedder.overload(len(self.tasks))
+        if overload is None:
+            return False
         seen = glance(data)
         if seen is None or len(data) > seen.size or seen.head > self._settings.max_header_bytes:
             return False
@@ -189,11 +201,11 @@ class Connection(HttpToolsProtocol):
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", content]))
 
     def _refuse(self, kind: Kind, message: str) -> None:
-        """Answer with an error, in the shape of all others, and close; close only where another answer is under way."""
+        """Answer with an error, in the shape of all others, and close; only close where the request has an answer."""
         if self.transport.is_closing():
             return
         logger.warning("a connection was ended: %s", message)
-        if not self._is_answering:
+        if not self._is_answering and not self._is_inside:
             status, body = openai_shape(Failure(kind, message, None))
             headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
             self._write(status, headers, orjson.dumps(body))
@@ -203,10 +215,11 @@ class Connection(HttpToolsProtocol):
 def _without_upgrade(data: bytes) -> bytes:
     """Rename the header Upgrade in a head: it is ignored, as RFC 9110, 7.8, allows; Java's client sends it at first.
 
-    httptools would take the request's body for another protocol's.
+    httptools would take the request's body for another protocol's. Nothing becomes longer or shorter: in a body that
+    comes in one piece with the head's last line it would be taken for the next request.
     """
     end = data.find(END_OF_HEAD)
     if UPGRADE.search(data, 0, max(end, 0) or len(data)) is None:
         return data
     head, rest = (data, b"") if end < 0 else (data[:end], data[end:])
-    return UPGRADE.sub(b"\r\nx-upgrade:", head) + rest
+    return UPGRADE.sub(b"\r\nx", head) + rest

@@ -44,7 +44,7 @@ def glance(data: bytes) -> Glance | None:
     for found, name, special in HEADERS.findall(data, 0, head.end() - END):
         if special or (found and length):
             return None
-        length, given = found or length, name or given
+        length, given = found or length, given or name
     if not length:
         return None
     return Glance(head[1].partition(b"?")[0], given.decode("latin-1"), head.end(), head.end() + int(length))

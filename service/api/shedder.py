@@ -75,7 +75,7 @@ class Shedder:
         self._turned_away[self._shapes[path][0]] += 1
 
     def _report(self, reason: str) -> None:
-        for route, number in self._turned_away.items():
+        turned_away, self._turned_away = self._turned_away, Counter()
+        logger.warning("%d requests turned away unread in the last second: %s", turned_away.total(), reason)
+        for route, number in turned_away.items():
             self._state.metrics.count_unread(route, number)
-        logger.warning("%d requests turned away unread in the last second: %s", self._turned_away.total(), reason)
-        self._turned_away.clear()

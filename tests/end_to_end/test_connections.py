@@ -54,6 +54,20 @@ def test_offer_of_http_2_is_ignored(service: "Service", apart: bool) -> None:
             assert len(json.loads(body)["data"][0]["embedding"]) == 384
 
 
+def test_a_body_that_looks_like_offers_of_http_2_is_no_longer_for_it(service: "Service") -> None:
+    """Were it, its end would be read as the next request: one that a proxy in between has not seen."""
+    hidden = b"GET /hidden HTTP/1.1\r\nHost: berth\r\n\r\n"
+    body = b"{}" + b"\r\nupgrade:" * (len(hidden) // 2) + hidden
+    head = post().replace(b"Content-Length: %d" % len(BODY), b"Content-Length: %d" % len(body))
+    with connect(service) as connection:
+        connection.sendall(head[:-2])
+        time.sleep(0.2)
+        connection.sendall(head[-2:] + body)
+        assert answer(connection)[0] == 400
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: berth\r\n\r\n")
+        assert answer(connection)[0] == 200
+
+
 def test_answer_before_the_body_leaves_the_connection_open(start: "Start", tiny_artifact: Path) -> None:
     """The body that comes behind a 401 is dropped, and then the connection is idle, not late with a head."""
     service = start(tiny_artifact, "--header-timeout", "1", BERTH_API_KEYS="tester: a-key-of-some-length")

@@ -182,7 +182,23 @@ def test_connection_without_a_request_is_closed(service: "Service", first: bytes
         connection.sendall(first)
         answer = all_of(connection)
     assert answer.startswith(b"HTTP/1.1 200 ") == first.startswith(LINE)
-    assert b" 408 " not in answer or first == b"\r\n"
+    assert b" 408 " not in answer
+
+
+def test_empty_line_after_an_answer_is_no_late_head(service: "Service") -> None:
+    with connected(service) as connection:
+        connection.sendall(REQUEST)
+        assert one_answer(connection).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"\r\n")
+        assert all_of(connection) == b""
+
+
+def test_request_that_was_answered_before_its_body_has_no_second_answer(service: "Service") -> None:
+    with connected(service) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert one_answer(connection).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"5\r\n")
+        assert all_of(connection) == b""
 
 
 def test_idle_connection_that_sends_empty_lines_is_closed(service: "Service") -> None:

@@ -227,7 +227,7 @@ def test_full_queue_says_when_to_return(start: "Start", minilm: Path) -> None:
         assert reply.status_code == 429
         assert reply.json()["error"]["code"] == "overloaded"
         assert int(reply.headers["retry-after"]) >= 1
-    assert service.metric("berth_rejected_requests_total", reason="overloaded") == len(refused)
+    service.until(lambda: service.metric("berth_rejected_requests_total", reason="overloaded") == len(refused), 10)
     too_large = post(service, bulk() + bulk())
     assert (too_large.status_code, "retry-after" in too_large.headers) == (413, False)
     assert post_bulk(service).status_code == 200

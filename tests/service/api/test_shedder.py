@@ -44,9 +44,10 @@ def spelled(path: str, body: bytes, *, version: str = "1.1", **headers: str) -> 
 class Client:
     """A client's side of a connection."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, other: Connection) -> None:
         self._reader = reader
         self._writer = writer
+        self.other = other
 
     async def ask(self, path: str, body: bytes, *, version: str = "1.1", **headers: str) -> "Answer":
         """Send a request and read its answer."""
@@ -91,16 +92,13 @@ async def connected(api: "Api") -> AsyncIterator[Client]:
     """Serve an application on a port of its own and connect to it."""
     config = uvicorn.Config(api.app, log_config=None, access_log=False)
     state, loop = ServerState(), asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: Connection(
-            config=config, server_state=state, app_state={}, settings=api.state.settings, shedder=api.app.state.shedder
-        ),
-        "127.0.0.1",
-        0,
+    other = Connection(
+        config=config, server_state=state, app_state={}, settings=api.state.settings, shedder=api.app.state.shedder
     )
+    server = await loop.create_server(lambda: other, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     try:
-        yield Client(reader, writer)
+        yield Client(reader, writer, other)
     finally:
         writer.close()
         server.close()
@@ -194,6 +192,22 @@ def test_next_request_may_come_in_one_piece_with_the_rest_of_an_unwanted_body(ma
             connection.write(unwanted + spelled("/v1/tokenize", b'{"inputs": "ship"}'))
             answer = await connection.answer()
             assert (answer.status, answer.body["data"][0]["tokens"][1]["text"]) == (200, "ship")
+
+    play(api, gate, scenario())
+
+
+def test_client_that_takes_no_answers_gets_no_more_of_them(make_api: "MakeApi", gate: Gate) -> None:
+    api = make_api(gate, max_queue_tokens=100)
+
+    async def scenario() -> None:
+        async with connected(api) as connection:
+            before = -1
+            while (waiting := connection.other.transport.get_write_buffer_size()) != before or not waiting:
+                before = waiting
+                for _ in range(1000):
+                    connection.send(EMBEDDINGS, b"{}")
+                await asyncio.sleep(0.1)
+                assert waiting < 1_000_000
 
     play(api, gate, scenario())
 
