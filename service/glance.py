@@ -1,4 +1,4 @@
-"""A request's head read at a glance, for those that are to be turned away: a parser would cost more than all the rest.
+"""A request's head read at a glance, for those that are to be turned away: a parser would make that half as dear again.
 
 It sees only what leaves no room for another reading, by RFC 9112: a POST of HTTP/1.1 whose head is whole, with one
 length, and with no header that says more of the message or the connection than to keep it. All else is the parser's.

@@ -81,9 +81,9 @@ class EncoderRoute(JsonRoute):
 
     def admit(self, state: State, request: Request) -> None:
         """Raise `NotReadyError`, `OverloadedError` or `RateLimitError`."""
-        runner = state.loaded().runner
-        others = max(0, state.inside - runner.requests - 1)
-        if (overload := runner.overload(state.settings.request_timeout, others=others)) is not None:
+        others_inside = state.inside - 1
+        overload = state.loaded().runner.overload(state.settings.request_timeout, inside=others_inside)
+        if overload is not None:
             raise overload
         if (holder := holder_of(request)) is not None and holder.allowance is not None:
             holder.allowance.check()

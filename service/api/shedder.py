@@ -49,8 +49,7 @@ class Shedder:
         state = self._state
         if state.draining or state.engine is None:
             return None
-        runner = state.engine.runner
-        return runner.overload(state.settings.request_timeout, others=max(0, inside - runner.requests))
+        return state.engine.runner.overload(state.settings.request_timeout, inside=inside)
 
     def refusal(self, path: bytes, overload: OverloadedError) -> Refusal | None:
         """Give the 429 for a POST to a path, or None where that does not use the encoder."""

@@ -169,13 +169,14 @@ class Runner:
         if (overload := self._overload(units, tokens, seconds)) is not None:
             raise overload
 
-    def overload(self, seconds: float, *, others: int = 0) -> OverloadedError | None:
+    def overload(self, seconds: float, *, inside: int = 0) -> OverloadedError | None:
         """Say why a request that has not been read yet is not to be queued, if it is not.
 
         It counts as one text as long as those that wait, a short request, and so does each of the others that are being
-        read now: what comes at once would otherwise all be let in by the room for one, and be turned away when the work
-        is done.
+        read now, those of the `inside` that are not queued: what comes at once would otherwise all be let in by the room
+        for one, and be turned away when the work is done.
         """
+        others = max(0, inside - self.requests)
         length = min(max(1, self._scheduler.tokens // max(1, self._scheduler.units)), self._max_queue_tokens)
         return self._overload(1, length, seconds, expected=others * length)
 

@@ -94,7 +94,8 @@ def test_what_is_seen_is_what_the_parser_reads() -> None:
     """Of requests damaged at random, with what may confuse a reader put into them."""
     chance = random.Random(0)  # no secret
     pieces = [b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"\0", b"\xff", b"0", b"7", b"POST / HTTP/1.1\r\n", b"chunked"]
-    pieces += [b"Content-Length: 4\r\n", b"Transfer-Encoding: x\r\n", b"Connection: close\r\n", b"Upgrade: a\r\n", b"?"]
+    pieces += [b"Content-Length: 4\r\n", b"Transfer-Encoding: x\r\n", b"Connection: close\r\n", b"Upgrade: a\r\n"]
+    pieces += [b"X-Request-Id: other\r\n", b"?"]
     seen_of_damaged = 0
     for _ in range(CASES):
         data = bytearray(SOUND)

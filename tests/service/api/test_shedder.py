@@ -151,8 +151,13 @@ def test_what_is_turned_away_is_told_so_and_when_to_return(
             assert refused.headers["content-type"] == "application/json"
             assert refused.headers["server-timing"].startswith("total;dur=")
             assert refused.body["error"].items() >= body.items()
+        while not api.sample("berth_requests_total", route=route, status="429"):
+            await asyncio.sleep(0.05)
 
+    route = path.partition("?")[0]
     play(api, gate, scenario())
+    assert api.sample("berth_requests_total", route=route, status="429") == 1
+    assert api.sample("berth_rejected_requests_total", reason="overloaded") == 1
 
 
 def test_teis_routes_have_teis_errors(make_api: "MakeApi", gate: Gate) -> None:
@@ -227,6 +232,14 @@ def test_what_cannot_be_shed_at_once_is_told_inside(make_api: "MakeApi", gate: G
 
     play(api, gate, scenario())
     assert api.sample("berth_rejected_requests_total", reason="overloaded") == 1
+
+
+def test_what_is_being_read_counts_for_those_that_come_after_it(make_api: "MakeApi", gate: Gate) -> None:
+    gate.open.set()
+    api = make_api(gate, max_queue_tokens=100)
+    for inside, status in (50, 200), (200, 429), (0, 200):
+        api.state.inside = inside
+        assert api.run(api.client.post(EMBEDDINGS, json={"input": "a"})).status_code == status
 
 
 def test_answers_keep_the_order_of_their_requests(make_api: "MakeApi", gate: Gate) -> None:
