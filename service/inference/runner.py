@@ -173,8 +173,8 @@ class Runner:
         """Say why a request that has not been read yet is not to be queued, if it is not.
 
         It counts as one text as long as those that wait, a short request, and so does each of the others that are being
-        read now, those of the `inside` that are not queued: what comes at once would otherwise all be let in by the room
-        for one, and be turned away when the work is done.
+        read now, those of the `inside` that are not queued: what comes at once would otherwise all be let in by the
+        room for one, and be turned away when the work is done.
         """
         others = max(0, inside - self.requests)
         length = min(max(1, self._scheduler.tokens // max(1, self._scheduler.units)), self._max_queue_tokens)
