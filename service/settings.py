@@ -62,12 +62,16 @@ class Settings(BaseSettings):
     max_batch_tokens: int | None = Field(
         None, ge=1, description="tokens the encoder runs at once; found by a short calibration where left out"
     )
-    max_queue_tokens: int = Field(1 << 20, ge=1, description="tokens that may wait; past it requests get 429")
-    cache_size: int = Field(0, ge=0, description="texts whose finished vectors are kept; 0 keeps none")
+    max_queue_tokens: int = Field(
+        1 << 20, ge=1, description="tokens that may wait, of short requests and of bulk each; past it requests get 429"
+    )
+    cache_size: int = Field(0, ge=0, description="vectors that are kept, finished; 0 keeps none")
     max_texts: int = Field(2048, ge=1, description="texts in one request")
     max_text_chars: int = Field(1_000_000, ge=1, description="characters in one text")
     max_body_bytes: int = Field(32_000_000, ge=1, description="bytes of one request body")
-    max_reply_numbers: int = Field(1 << 23, ge=1, description="numbers in the vectors of one reply of /v1/features")
+    max_reply_numbers: int = Field(
+        1 << 23, ge=1, description="numbers in the vectors of one request, all windows' counted"
+    )
     max_request_tokens: int | None = Field(
         None, ge=1, description="tokens in the texts of one request; by default as many as may wait"
     )

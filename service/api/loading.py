@@ -49,11 +49,11 @@ async def load_then_serve(state: State, artifact: Artifact, on_failure: Callable
     """Load the model and replay its probes, then be ready."""
     try:
         engine = await asyncio.to_thread(load, state, artifact, on_failure)
+        begin(state, engine)
     except Exception as error:
         logger.error("%s", error, exc_info=None if isinstance(error, ArtifactError | DeviceError) else error)
         on_failure()
         return
-    begin(state, engine)
     await asyncio.gather(calibrate(state, engine), watch(state, engine))
 
 
@@ -168,7 +168,7 @@ def load(state: State, artifact: Artifact, on_failure: Callable[[], None]) -> En
         threads=settings.threads or (available_cores(settings.workers) if on_cpu else THREADS_PER_GPU),
         longest=manifest.max_tokens,
         max_queue_tokens=settings.max_queue_tokens,
-        cache=VectorCache(settings.cache_size),
+        cache=VectorCache(settings.cache_size * manifest.hidden_size),
         on_batch=on_batch,
         one_core=on_cpu and on_one_core(),
     )

@@ -7,10 +7,11 @@ from service.inference.types import Vectors
 
 
 class VectorCache:
-    """The results of the units used last; one of size 0 keeps nothing. For the event loop alone."""
+    """The results of the units used last, of at most so many numbers in all; for the event loop alone."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._numbers = 0
         self._results: OrderedDict[Hashable, Vectors] = OrderedDict()
 
     def get(self, key: Hashable) -> Vectors | None:
@@ -20,10 +21,15 @@ class VectorCache:
         return found
 
     def put(self, key: Hashable, vectors: Vectors) -> None:
-        """Keep a unit's result, copied out of its batch, in place of the one used longest ago."""
-        if not self._size:
+        """Keep a unit's result, copied out of its batch, in place of those used longest ago, if it has room at all."""
+        if key in self._results or _size(vectors) > self._capacity:
             return
         self._results[key] = [vector.copy() for vector in vectors]
-        self._results.move_to_end(key)
-        if len(self._results) > self._size:
-            self._results.popitem(last=False)
+        self._numbers += _size(vectors)
+        while self._numbers > self._capacity:
+            _, oldest = self._results.popitem(last=False)
+            self._numbers -= _size(oldest)
+
+
+def _size(vectors: Vectors) -> int:
+    return sum(vector.size for vector in vectors)

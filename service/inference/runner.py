@@ -69,7 +69,8 @@ class Encoded:
 class Runner:
     """Owns the queue and the encoder threads; `run` is the way in, from the event loop that called `start`.
 
-    Each of the encoders has `threads` threads for each kind of request, and all serve the one queue. `longest` is the
+    Each of the encoders has `threads` threads for each kind of request, and all serve the one queue, in which
+    `max_queue_tokens` of each kind may wait: bulk that fills its part leaves short requests theirs. `longest` is the
     tokens that one text may have: less than that a batch is never bounded to, however little memory there is.
     `on_batch` is called, on the event loop, after each batch. `one_core` says that all threads share one.
     """
@@ -159,14 +160,14 @@ class Runner:
     def admit(self, units: int, tokens: int, seconds: float = math.inf) -> None:
         """Raise where a request of some units and tokens is not to be queued.
 
-        `OverloadedError`: the queue is full, or at the last rate of its kind the request would not be served within
-        `seconds`. While it is not full, a request is taken whole, for under a load of short ones a long one would never
+        `OverloadedError`: the queue is full of its kind, or at its kind's last rate the request would not be served
+        within `seconds`. While it is not full, a request is taken whole, for among smaller ones a large one would never
         find room. Where none of its kind waits it is taken whatever the rate: only what is taken teaches the rate.
         `TooLargeError`: the request alone would be more than the queue holds.
         """
         if tokens > self._max_queue_tokens:
             raise TooLargeError("", f"the request has {tokens} tokens, the queue holds {self._max_queue_tokens}")
-        if (overload := self._overload(units, tokens, seconds)) is not None:
+        if (overload := self._overload(self._scheduler.kind_of(units, tokens), tokens, seconds)) is not None:
             raise overload
 
     def overload(self, seconds: float, *, inside: int = 0) -> OverloadedError | None:
@@ -178,16 +179,15 @@ class Runner:
         """
         others = max(0, inside - self.requests)
         length = min(max(1, self._scheduler.tokens // max(1, self._scheduler.units)), self._max_queue_tokens)
-        return self._overload(1, length, seconds, expected=others * length)
+        return self._overload(Kind.SHORT, length, seconds, expected=others * length)
 
-    def _overload(self, units: int, tokens: int, seconds: float, *, expected: int = 0) -> OverloadedError | None:
-        excess = self._scheduler.tokens + expected - self._max_queue_tokens
+    def _overload(self, kind: Kind, tokens: int, seconds: float, *, expected: int = 0) -> OverloadedError | None:
+        rate = self._seconds_per_token[kind]
+        excess = self._scheduler.tokens_of(kind) + expected - self._max_queue_tokens
         if excess >= 0:
-            wait = (excess + tokens) * self._seconds_per_token[self._scheduler.main_kind()]
-            return OverloadedError("the queue is full, try again later", wait)
-        kind = self._scheduler.kind_of(units, tokens)
+            return OverloadedError("the queue is full, try again later", (excess + tokens) * rate)
         ahead = self._scheduler.tokens_before(kind, tokens) + expected
-        late = (ahead + tokens) * self._seconds_per_token[kind] - seconds
+        late = (ahead + tokens) * rate - seconds
         if ahead and late > 0:
             return OverloadedError("the queue is too long for the request's deadline, try again later", late)
         return None
@@ -239,21 +239,32 @@ class Runner:
         if sys.platform == "linux":  # elsewhere it would be of the whole process
             with suppress(OSError):  # a sandbox may forbid it
                 os.nice(NICENESS[kind])
-        while batch := self._next_batch(encode, kind):
-            if self._one_core and self._both_under_way():
-                self._beat.begin()
-            run = Run()
-            results = self._encode_each(encode, run, [ticket.unit for ticket in batch])
-            run.seconds = time.perf_counter() - run.started
-            with self._lock:
-                self._under_way[kind] -= 1
-                if run.lost:
-                    self._lost.add(id(encode))
-                    self._wake_all()  # its other threads, which may be waiting, are to end
-            try:
-                self._loop.call_soon_threadsafe(self._deliver, kind, batch, results, run)
-            except RuntimeError:  # the event loop is closed: nobody is left to answer
-                return
+        while self._run_next(encode, kind):
+            pass
+
+    def _run_next(self, encode: Encode, kind: Kind) -> bool:
+        """Wait for a batch, run it and hand its results over; false where this thread is to end.
+
+        What it holds is let go of with its return: a thread that waits keeps no request alive.
+        """
+        batch = self._next_batch(encode, kind)
+        if not batch:
+            return False
+        if self._one_core and self._both_under_way():
+            self._beat.begin()
+        run = Run()
+        results = self._encode_each(encode, run, [ticket.unit for ticket in batch])
+        run.seconds = time.perf_counter() - run.started
+        with self._lock:
+            self._under_way[kind] -= 1
+            if run.lost:
+                self._lost.add(id(encode))
+                self._wake_all()  # its other threads, which may be waiting, are to end
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, kind, batch, results, run)
+        except RuntimeError:  # the event loop is closed: nobody is left to answer
+            return False
+        return True
 
     def _next_batch(self, encode: Encode, kind: Kind) -> list[Ticket]:
         """Wait for a batch; empty where the runner was stopped and nothing waits, or the encoder's device is lost."""
@@ -305,19 +316,23 @@ class Runner:
     def _deliver(self, kind: Kind, batch: list[Ticket], results: list[Result], run: Run) -> None:
         """Hand a batch's results to the requests they belong to; on the event loop."""
         tokens = sum(map(len, batch))
-        if 2 * tokens >= self._scheduler.max_batch_tokens:
-            self._observe(kind, run.seconds / tokens / (self._threads * len(self._encoders)))
+        seconds_per_token = run.seconds / tokens / (self._threads * len(self._encoders))
+        # A near empty batch costs much a token. But after what was once far slower no full one might come together any
+        # more, so one that costs less even so counts too.
+        if 2 * tokens >= self._scheduler.max_batch_tokens or seconds_per_token < self._seconds_per_token[kind]:
+            self._observe(kind, seconds_per_token)
         for ticket, result in zip(batch, results, strict=True):
-            if not isinstance(result, EncoderError):
-                self._cache.put(ticket.key, result)
             for each in (ticket, *ticket.twins):
                 answer(each, result, run.started)
+        for ticket, result in zip(batch, results, strict=True):  # nobody's answer hangs on there being memory for this
+            if not isinstance(result, EncoderError):
+                self._cache.put(ticket.key, result)
         errors = sum(isinstance(result, EncoderError) for result in results)
         report = BatchReport(len(batch), tokens, errors, run.seconds, run.out_of_memory, run.lost)
         self._loop.call_soon(self._on_batch, report)  # after those whom the results have woken
 
     def _observe(self, kind: Kind, seconds_per_token: float) -> None:
-        """Learn the rate at which a kind is worked off: from full batches, for a near empty one costs much a token."""
+        """Learn the rate at which a kind is worked off."""
         usual = self._seconds_per_token[kind]
         weight = 0.02 if usual else 1.0
         self._seconds_per_token[kind] = usual + weight * (seconds_per_token - usual)

@@ -168,9 +168,9 @@ class Scheduler:
         """Say of which kind a request of some units is, and of some tokens in all."""
         return Kind.SHORT if units == 1 or tokens <= self.max_batch_tokens else Kind.BULK
 
-    def main_kind(self) -> Kind:
-        """Tell of which kind more tokens wait."""
-        return Kind.BULK if 2 * self._lanes[Kind.BULK].tokens > self.tokens else Kind.SHORT
+    def tokens_of(self, kind: Kind) -> int:
+        """Count the tokens that wait of a kind."""
+        return self._lanes[kind].tokens
 
     def tokens_before(self, kind: Kind, tokens: int) -> int:
         """Estimate how many tokens of a kind are encoded before a newcomer's `tokens`.

@@ -22,6 +22,9 @@ ANSWER_BOUND = 20.0
 """Seconds after which a caller counts as forgotten."""
 
 
+ECHO_NUMBERS = 2
+
+
 def echo(units: Sequence[Unit]) -> list[Vectors]:
     """Answer each unit with its number and its length."""
     return [[np.array([unit.encoding.ids[0], len(unit)], dtype=np.float32)] for unit in units]
@@ -78,7 +81,7 @@ def play(
             threads=threads,
             longest=longest,
             max_queue_tokens=max_queue_tokens,
-            cache=VectorCache(cache_size),
+            cache=VectorCache(cache_size * ECHO_NUMBERS),
             on_batch=on_batch,
             one_core=one_core,
         )

@@ -161,3 +161,32 @@ def test_a_rate_of_worse_times_locks_nobody_out(make_units: MakeUnits) -> None:
         assert numbers(await runner.run(make_units([BUDGET] * 4), seconds=60)) == [0, 1, 2, 3]
 
     play(scenario, echo, max_batch_tokens=BUDGET)
+
+
+def test_a_rate_of_a_worse_time_is_unlearnt_by_small_batches(make_units: MakeUnits) -> None:
+    """It may let in so little that no batch is full any more."""
+
+    async def scenario(runner: Runner) -> None:
+        runner._observe(Kind.SHORT, 0.1)  # seconds a token: 100 of them wait 10 s
+        for _ in range(400):
+            await runner.run(make_units([2]), seconds=1)
+        waiting = [runner.run(make_units([2]), seconds=1) for _ in range(50)]
+        assert [numbers(answer) for answer in await asyncio.gather(*waiting)] == [[0]] * 50
+
+    play(scenario, echo)
+
+
+def test_bulk_that_fills_its_part_of_the_queue_leaves_short_requests_theirs(make_units: MakeUnits) -> None:
+    gate = GateOf(BUDGET)
+
+    async def scenario(runner: Runner) -> None:
+        bulk = [asyncio.ensure_future(runner.run(make_units([BUDGET] * 30))) for _ in range(3)]
+        await until(lambda: runner.queued_tokens >= 1000)
+        with pytest.raises(OverloadedError, match="the queue is full"):
+            await runner.run(make_units([BUDGET] * 10))
+        assert runner.overload(60) is None
+        assert numbers(await runner.run(make_units([4, 5]))) == [0, 1]
+        gate.open.set()
+        assert [len(answer.results) for answer in await asyncio.gather(*bulk)] == [30] * 3
+
+    play(scenario, gate, max_batch_tokens=BUDGET, max_queue_tokens=1000)

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -333,3 +334,30 @@ def test_several_encoders_serve_one_queue(make_units: MakeUnits) -> None:
         assert [numbers(answer) for answer in await asyncio.gather(*requests)] == [[0]] * 40
 
     play(scenario, [held, free], threads=2)
+
+
+def test_a_thread_that_waits_keeps_nothing_of_what_it_answered(make_units: MakeUnits) -> None:
+    async def scenario(runner: Runner) -> None:
+        encoded = await runner.run(make_units(range(3, 53)))
+        kept = [weakref.ref(vectors[0]) for vectors in encoded.results if not isinstance(vectors, EncoderError)]
+        del encoded
+        await until(lambda: not any(vector() is not None for vector in kept))
+        assert len(kept) == 50
+
+    play(scenario, echo)
+
+
+def test_an_answer_does_not_hang_on_the_cache(
+    make_units: MakeUnits, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("CRITICAL", logger="asyncio")
+
+    def put(cache: VectorCache, key: Hashable, vectors: Vectors) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(VectorCache, "put", put)
+
+    async def scenario(runner: Runner) -> None:
+        assert numbers(await runner.run(make_units([3, 4, 5]))) == [0, 1, 2]
+
+    play(scenario, echo, cache_size=3)
