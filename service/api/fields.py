@@ -6,12 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     PlainValidator,
     Strict,
     Tag,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -156,13 +158,22 @@ def _failure(message: str) -> PydanticCustomError:
     return PydanticCustomError("invalid_value", "{message}", {"message": message})
 
 
+def _check_count(value: object, info: ValidationInfo) -> object:
+    """Stop before an object is made of each of ten million texts; the context is the embedder's `Limits`."""
+    if isinstance(value, list) and info.context is not None and not (value and type(value[0]) is int):
+        info.context.check_count(info.field_name, len(value))
+    return value
+
+
+# Written after the validator that it comes before.
+COUNTED = BeforeValidator(_check_count)
 TEXT_SCHEMA = WithJsonSchema({"anyOf": [STRING, STRINGS]})
 TEXT_OR_IDS_SCHEMA = WithJsonSchema({"anyOf": [STRING, STRINGS, IDS, {"type": "array", "items": IDS, "minItems": 1}]})
-OpenAIInput = Annotated[Texts, PlainValidator(partial(texts_or_ids_of, "input")), TEXT_OR_IDS_SCHEMA]
-TeiInputs = Annotated[Texts, PlainValidator(partial(texts_or_ids_of, "inputs")), TEXT_OR_IDS_SCHEMA]
-Source = Annotated[Texts, PlainValidator(partial(texts_of, "source")), TEXT_SCHEMA]
-Target = Annotated[Texts, PlainValidator(partial(texts_of, "target")), TEXT_SCHEMA]
-StringInputs = Annotated[Texts, PlainValidator(partial(texts_of, "inputs")), TEXT_SCHEMA]
+OpenAIInput = Annotated[Texts, PlainValidator(partial(texts_or_ids_of, "input")), COUNTED, TEXT_OR_IDS_SCHEMA]
+TeiInputs = Annotated[Texts, PlainValidator(partial(texts_or_ids_of, "inputs")), COUNTED, TEXT_OR_IDS_SCHEMA]
+Source = Annotated[Texts, PlainValidator(partial(texts_of, "source")), COUNTED, TEXT_SCHEMA]
+Target = Annotated[Texts, PlainValidator(partial(texts_of, "target")), COUNTED, TEXT_SCHEMA]
+StringInputs = Annotated[Texts, PlainValidator(partial(texts_of, "inputs")), COUNTED, TEXT_SCHEMA]
 BertAsServiceId = Annotated[
     str | int | None,
     PlainValidator(id_of),
@@ -179,20 +190,26 @@ BertAsServiceId = Annotated[
 BertAsServiceTexts = Annotated[
     list[str | list[str]],
     PlainValidator(texts_or_pieces_of),
+    COUNTED,
     WithJsonSchema({"type": "array", "items": {"anyOf": [STRING, WORDS]}, "minItems": 1}),
 ]
 Inputs = Annotated[
     list[Text],
     PlainValidator(inputs_of),
+    COUNTED,
     WithJsonSchema({"anyOf": [STRING, {"type": "array", "items": {"anyOf": [STRING, PAIR, SPLIT]}, "minItems": 1}]}),
 ]
 TeiIds = Annotated[
     list[list[int]],
     PlainValidator(ids_or_lists_of),
+    COUNTED,
     WithJsonSchema({"anyOf": [IDS, {"type": "array", "items": IDS, "minItems": 1}]}),
 ]
 IdLists = Annotated[
-    list[list[int]], PlainValidator(id_lists_of), WithJsonSchema({"type": "array", "items": IDS, "minItems": 1})
+    list[list[int]],
+    PlainValidator(id_lists_of),
+    COUNTED,
+    WithJsonSchema({"type": "array", "items": IDS, "minItems": 1}),
 ]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -17,6 +17,10 @@ from service.errors import InvalidInputError
 
 LARGE_REPLY = 1 << 16
 """Numbers from which a reply is made off the event loop."""
+TOKEN_NUMBERS = 8
+"""How many numbers take as long to write as a token of a table."""
+PIECE = 1024
+"""Numbers, tokens or matches that are written in one go."""
 
 JSON = "application/json"
 RAW = "application/octet-stream"
@@ -32,22 +36,31 @@ def json_reply(content: Any) -> Response:
     return _json_response(_dumps(content))
 
 
-async def large_json_reply(content: Any, numbers: int) -> Response:
-    """Make a reply that holds some count of numbers."""
-    return (
-        json_reply(content) if numbers < LARGE_REPLY else _json_response(await asyncio.to_thread(_in_pieces, content))
-    )
+async def large_json_reply(content: Callable[[], Any], numbers: int) -> Response:
+    """Make a reply of what a function gives, which holds some count of numbers; it may be called in another thread."""
+    if numbers < LARGE_REPLY:
+        return json_reply(content())
+    return _json_response(await asyncio.to_thread(lambda: _in_pieces(content())))
 
 
 def _in_pieces(content: Any) -> bytes:
-    """Spell lists item by item: orjson holds the interpreter for the whole of a call, and the event loop with it."""
+    """Spell piece by piece: orjson holds the interpreter for the whole of a call, and the event loop with it."""
     match content:
         case dict():
             return b"{" + b",".join(_dumps(key) + b":" + _in_pieces(value) for key, value in content.items()) + b"}"
-        case list():
-            return b"[" + b",".join(map(_dumps, content)) + b"]"
+        case list() | np.ndarray() if len(content) and not _is_flat(content[0]):
+            return b"[" + b",".join(map(_in_pieces, content)) + b"]"
+        case list() | np.ndarray():
+            pieces = (content[start : start + PIECE] for start in range(0, len(content), PIECE))
+            return b"[" + b",".join(_dumps(piece)[1:-1] for piece in pieces) + b"]"
         case _:
             return _dumps(content)
+
+
+def _is_flat(content: Any) -> bool:
+    if isinstance(content, dict):
+        return all(map(_is_flat, content.values()))
+    return not isinstance(content, list | np.ndarray)
 
 
 def _dumps(content: Any) -> bytes:

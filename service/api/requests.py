@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable, Coroutine
+from functools import partial
 from inspect import signature
 from typing import Any, get_type_hints
 
@@ -17,10 +18,11 @@ from service.api.doors import holder_of
 from service.api.errors import Shape, invalid_body, openai_shape
 from service.api.state import State
 from service.errors import DeadlineError, InvalidInputError, MalformedError, TooLargeError
+from service.inference.embedder import Limits
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 LARGE_BODY = 1 << 18
-"""Bytes from which a body is parsed off the event loop."""
+"""Bytes from which a body is parsed and validated off the event loop."""
 
 WATCH_TURNS = 3
 
@@ -67,7 +69,8 @@ class JsonRoute(APIRoute):
                 async with asyncio.timeout_at(deadline):
                     content = await _read_body(request, state)
                     awaited = "the answer was ready"
-                    arguments = {"body": _validated(model, await _parsed(content)), "request": request, "state": state}
+                    body = await _body_of(model, content, state.loaded().embedder.limits)
+                    arguments = {"body": body, "request": request, "state": state}
                     response: Response = await self.endpoint(**{name: arguments[name] for name in wanted})
             except TimeoutError as error:
                 raise DeadlineError(f"the deadline passed before {awaited}") from error
@@ -119,18 +122,19 @@ async def _joined(receive: Receive, limit: int) -> bytes:
     return b"".join(pieces)
 
 
-async def _parsed(body: bytes) -> Any:
-    """Parse strict JSON in UTF-8, without NaN and lone surrogates."""
+async def _body_of(model: TypeAdapter[Any], content: bytes, limits: Limits) -> Any:
+    """Make of a body what its route takes; raises `MalformedError`, and `InvalidInputError` for too many texts."""
+    validated = partial(_validated, model, content, limits)
+    return validated() if len(content) < LARGE_BODY else await asyncio.to_thread(validated)
+
+
+def _validated(model: TypeAdapter[Any], content: bytes, limits: Limits) -> Any:
     try:
-        return orjson.loads(body) if len(body) < LARGE_BODY else await asyncio.to_thread(orjson.loads, body)
+        parsed = orjson.loads(content)  # strict JSON in UTF-8, without NaN and lone surrogates
     except orjson.JSONDecodeError as error:
         raise MalformedError("", f"the body is not valid JSON: {error}") from error
-
-
-def _validated(model: TypeAdapter[Any], content: Any) -> Any:
-    """Make of a body what its route takes; raises `MalformedError`."""
     try:
-        return model.validate_python(content)
+        return model.validate_python(parsed, context=limits)
     except ValidationError as error:
         raise invalid_body(error) from None
 

@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from service.errors import BerthError, DeadlineError, InvalidInputError
+from service.errors import BerthError, DeadlineError, EncoderError, InvalidInputError
 from service.inference.artifact import Manifest
 from service.inference.reading import Item, Reading, Wish, cost, read
 from service.inference.runner import Encoded, Runner
 from service.inference.tokenizer import Token, Tokenized, Tokenizer
-from service.inference.types import Text, TokenIds
+from service.inference.types import Text, TokenIds, Vectors
 
 T = TypeVar("T")
 
 CLOCK_TICK = 1e-3
 """Seconds: uvloop's clock counts milliseconds, so a deadline nearer than that has passed."""
-INLINE_SIZE = 4096
-"""Characters to tokenize, or tokens to lay out, up to which it is done on the event loop, in a millisecond or less."""
+INLINE_SIZE = 2048
+"""Characters of a request to tokenize, or tokens to lay out in windows, up to which it is done on the event loop, in a
+millisecond or two."""
+TABLE_COST = 3
+"""Times as long as tokenizing alone that a table of the tokens takes."""
 CHUNK_TEXTS = 64
 CHUNK_CHARS = 1 << 16
 """Bulk is tokenized in chunks of at most so many texts and, but for one long text, characters, so that other requests'
@@ -36,6 +39,11 @@ class Limits:
     reply_numbers: int
     tokens: int | None = None
     table_tokens: int = 1 << 20
+
+    def check_count(self, field: str, count: int) -> None:
+        """Raise `InvalidInputError` where a field has more texts than one request may have."""
+        if count > self.texts:
+            raise InvalidInputError(field, f"{count} inputs, at most {self.texts} in one request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +88,7 @@ class Embedder:
         self._tokenizer = tokenizer
         self._runner = runner
         self._manifest = manifest
-        self._limits = limits
+        self.limits = limits
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
 
     async def embed(
@@ -100,28 +108,21 @@ class Embedder:
         if seconds <= CLOCK_TICK:
             raise DeadlineError("the deadline passed before the answer was ready")
         encoded = await self._runner.run(units, seconds=seconds, charge=charge) if units else Encoded([])
-        results = iter(encoded.results)
-        items: list[Item | BerthError] = [
-            item.answer(results) if isinstance(item, Reading) else item for item in inputs
-        ]
+        tokens = sum(map(len, units))
+        items = await self._off_loop(tokens if wish.windowed else 0, partial(_answers, inputs, encoded.results))
         if not wish.report:
             _raise_first(items)
         timings = Timings(tokenize_seconds, encoded.queue_seconds, encoded.encode_seconds, started)
-        return Embedded(items, sum(map(len, units)), encoded.cached, timings)
+        return Embedded(items, tokens, encoded.cached, timings)
 
     def check(self, texts: Sequence[Text]) -> None:
         """Raise `InvalidInputError` where there are more texts, or a longer one, than one request may have."""
-        self.check_count(_field(texts[0]), len(texts))
+        self.limits.check_count(_field(texts[0]), len(texts))
         _raise_first([self._error_of(text) for text in texts])
-
-    def check_count(self, field: str, count: int) -> None:
-        """Raise `InvalidInputError` where there are more inputs than one request may have."""
-        if count > self._limits.texts:
-            raise InvalidInputError(field, f"{count} inputs, at most {self._limits.texts} in one request")
 
     async def _read(self, texts: Sequence[Text], wish: Wish) -> list[Reading | InvalidInputError]:
         """Tokenize the inputs; a bad one is its error, or the request's where it does not want errors reported."""
-        self.check_count(_field(texts[0]), len(texts))
+        self.limits.check_count(_field(texts[0]), len(texts))
         errors = [self._error_of(text) for text in texts]
         if not wish.report:
             _raise_first(errors)
@@ -136,35 +137,41 @@ class Embedder:
     async def _read_good(self, texts: Sequence[Text], wish: Wish) -> list[Reading | InvalidInputError]:
         """Tokenize, and stop as soon as there is more than the queue takes: windows can multiply a text."""
         inputs: list[Reading | InvalidInputError] = []
-        tokens = 0
+        tokens, size = 0, _size(texts)
         for chunk in _chunks(texts):
-            chars = sum(len(text.value) for text in chunk)
-            tokenized = await self._off_loop(chars, partial(self._encode, chunk, wish))
-            size = sum(cost(item, wish, self._manifest.max_tokens) for item in tokenized if isinstance(item, Tokenized))
-            tokens += size
+            tokenized = await self._off_loop(size, partial(self._encode, chunk, wish))
+            tokens += sum(
+                cost(item, wish, self._manifest.max_tokens) for item in tokenized if isinstance(item, Tokenized)
+            )
             self._check_tokens(texts, tokens)
             self._runner.admit(len(texts), tokens)
-            inputs += await self._off_loop(size, partial(self._readings, chunk, tokenized, wish))
+            readings = partial(self._readings, chunk, tokenized, wish)
+            inputs += await self._off_loop(tokens if wish.windowed else 0, readings)
         return inputs
 
     async def tables(self, texts: Sequence[Text], *, add_special_tokens: bool) -> list[list[Token]]:
         """Tokenize texts into tables, uncut; raises `InvalidInputError`."""
         self.check(texts)
         tables: list[list[Token]] = []
-        tokens = 0
-
-        def table(text: Text) -> list[Token]:
-            return self._tokenizer.tokens(text, add_special_tokens=add_special_tokens)
-
-        for text in texts:
-            tables.append(await self._off_loop(len(text.value), partial(table, text)))
-            tokens += len(tables[-1])
-            if tokens > self._limits.table_tokens:
-                raise InvalidInputError(_field(text), f"more than {self._limits.table_tokens} tokens in one request")
+        tokens, size = 0, TABLE_COST * _size(texts)
+        for chunk in _chunks(texts):
+            tabulated = partial(self._tables, chunk, add_special_tokens=add_special_tokens)
+            tables += await self._off_loop(size, tabulated)
+            tokens += sum(map(len, tables[-len(chunk) :]))
+            if tokens > self.limits.table_tokens:
+                field = _field(texts[0])
+                raise InvalidInputError(field, f"more than {self.limits.table_tokens} tokens in one request")
         return tables
 
+    def _tables(self, texts: Sequence[Text], *, add_special_tokens: bool) -> list[list[Token]]:
+        return [self._tokenizer.tokens(text, add_special_tokens=add_special_tokens) for text in texts]
+
     async def _off_loop(self, size: int, function: Callable[[], T]) -> T:
-        """Call a function in the tokenizer's thread, or here where its work, in characters or tokens, is small."""
+        """Call a function in the tokenizer's thread, or here where the request's work is small.
+
+        It is the whole request's that counts, of which the function may do a part: parts that are done here, one after
+        the other, leave no turn of the event loop to others.
+        """
         if size <= INLINE_SIZE:
             return function()
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
@@ -189,22 +196,22 @@ class Embedder:
         length = len(text.value)
         if not length:
             return InvalidInputError(text.name, "must not be empty")
-        if length > self._limits.text_chars:
+        if length > self.limits.text_chars:
             noun = "token ids" if isinstance(text.value, TokenIds) else "characters"
-            return InvalidInputError(text.name, f"{length} {noun}, at most {self._limits.text_chars}")
+            return InvalidInputError(text.name, f"{length} {noun}, at most {self.limits.text_chars}")
         return None
 
     def _check_tokens(self, texts: Sequence[Text], tokens: int) -> None:
-        if self._limits.tokens is not None and tokens > self._limits.tokens:
-            raise InvalidInputError(_field(texts[0]), f"more than {self._limits.tokens} tokens in one request")
+        if self.limits.tokens is not None and tokens > self.limits.tokens:
+            raise InvalidInputError(_field(texts[0]), f"more than {self.limits.tokens} tokens in one request")
 
     def _check_reply(self, inputs: Sequence[Reading | InvalidInputError], wish: Wish) -> None:
         if wish.limited is None:
             return
         numbers = sum(item.numbers(self._manifest.hidden_size) for item in inputs if isinstance(item, Reading))
-        if numbers > self._limits.reply_numbers:
-            limit = self._limits.reply_numbers
-            raise InvalidInputError(wish.limited, f"the reply would hold {numbers} numbers, at most {limit}")
+        if numbers > self.limits.reply_numbers:
+            limit = self.limits.reply_numbers
+            raise InvalidInputError(wish.limited, f"the vectors would hold {numbers} numbers, at most {limit}")
 
 
 def _field(text: Text) -> str:
@@ -218,6 +225,17 @@ def _raise_first(outcomes: Iterable[object]) -> None:
             raise outcome
 
 
+def _answers(
+    inputs: Iterable[Reading | InvalidInputError], results: Iterable[Vectors | EncoderError]
+) -> list[Item | BerthError]:
+    left = iter(results)
+    return [item.answer(left) if isinstance(item, Reading) else item for item in inputs]
+
+
+def _size(texts: Iterable[Text]) -> int:
+    return sum(len(text.value) for text in texts)
+
+
 def _chunks(texts: Sequence[Text]) -> Iterator[list[Text]]:
     chunk: list[Text] = []
     chars = 0
@@ -227,4 +245,5 @@ def _chunks(texts: Sequence[Text]) -> Iterator[list[Text]]:
             chunk, chars = [], 0
         chunk.append(text)
         chars += len(text.value)
-    yield chunk
+    if chunk:
+        yield chunk

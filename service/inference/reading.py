@@ -23,12 +23,17 @@ class Wish:
     report: bool = False
     """Whether an input that cannot be encoded leaves the others their answers."""
     limited: str | None = None
-    """The field to blame for vectors that are more than one reply may hold; None where they are not sent as such."""
+    """The field to blame for vectors of more numbers than one request may have; None where nothing bounds them."""
 
     @property
     def detailed(self) -> bool:
         """Whether a feature needs to know which tokens are special, or which word each belongs to."""
         return any(feature.exclude_special or feature.pooling is Pooling.WORDS for feature in self.features)
+
+    @property
+    def windowed(self) -> bool:
+        """Whether an input that is too long is read in windows."""
+        return self.truncation.cut is Cut.WINDOW
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +76,7 @@ class Reading:
         return Item(vectors, len(self.tokenized.encoding), self.tokenized.truncated, self.tokenized.table)
 
     def numbers(self, hidden_size: int) -> int:
-        """Count the numbers that the answer will hold."""
+        """Count the numbers that are kept for the answer until it is made: of windows those of each."""
         return sum(feature.width(hidden_size) * self._rows(feature) for feature in self.wish.features)
 
     @property
@@ -81,6 +86,8 @@ class Reading:
     def _rows(self, feature: Feature) -> int:
         encoding = self.tokenized.encoding
         match feature.pooling:
+            case Pooling.NONE | Pooling.WORDS if self._windowed:
+                return sum(map(len, self.windows.encodings))
             case Pooling.NONE if feature.exclude_special and encoding.special is not None:
                 return len(encoding) - int(encoding.special.sum())
             case Pooling.NONE:
@@ -88,12 +95,12 @@ class Reading:
             case Pooling.WORDS if encoding.words is not None:
                 return len(np.unique(encoding.words[encoding.words >= 0]))
             case _:
-                return 1
+                return len(self.windows.encodings)
 
 
 def cost(tokenized: Tokenized, wish: Wish, max_tokens: int) -> int:
     """Count the tokens that the encoder would read of an input."""
-    if wish.truncation.cut is Cut.WINDOW:
+    if wish.windowed:
         return tokens_read(tokenized.encoding, wish.truncation, max_tokens)
     return len(tokenized.encoding)
 
@@ -104,6 +111,6 @@ def read(name: str, wish: Wish, tokenized: Tokenized, max_tokens: int) -> Readin
     excluding = any(feature.exclude_special for feature in wish.features)
     if excluding and encoding.special is not None and encoding.special.all():
         raise InvalidInputError(name, "has special tokens only, and `exclude_special` leaves nothing of them")
-    if wish.truncation.cut is Cut.WINDOW:
+    if wish.windowed:
         return Reading(name, wish, tokenized, split(encoding, wish.truncation, max_tokens))
     return Reading(name, wish, tokenized, Windows(encoding, [encoding], []))

@@ -81,9 +81,10 @@ class Tokenizer:
 
     def framed_ids(self, tokens: Sequence[str]) -> list[int]:
         """Give the ids of word pieces between [CLS] and [SEP]; a piece that the vocabulary has not is [UNK]."""
-        ids_of = self._tokenizer.get_vocab()
-        unknown = ids_of[self._tokenizer.model.unk_token]
-        return [self._first, *(ids_of.get(token, unknown) for token in tokens), self._last]
+        id_of = self._tokenizer.token_to_id
+        unknown = id_of(self._tokenizer.model.unk_token)
+        assert unknown is not None, "a vocabulary has its own [UNK]"
+        return [self._first, *(unknown if (id_ := id_of(token)) is None else id_ for token in tokens), self._last]
 
     def decode(self, name: str, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Turn ids back into a text, as far as the vocabulary keeps it."""

@@ -55,10 +55,10 @@ async def encode(body: EncodeRequest, request: Request, state: CurrentState) -> 
             raise MalformedError(f"texts[{index}]", "a pair must be one string, without is_tokenized")
         value = _text_or_pair(text) if isinstance(text, str) else TokenIds(to_ids(text))
         texts.append(Text(f"texts[{index}]", value))
-    embedded = await state.embed(request, texts, Wish((state.encode_feature,)))
+    embedded = await state.embed(request, texts, Wish((state.encode_feature,), limited="texts"))
     vectors = [item.vectors[0] for item in embedded.answered]
     content = {"id": body.id, "result": vectors, "status": 200}
-    return await large_json_reply(content, sum(vector.size for vector in vectors))
+    return await large_json_reply(lambda: content, sum(vector.size for vector in vectors))
 
 
 def _text_or_pair(text: str) -> str | TextPair:
@@ -83,6 +83,6 @@ async def status(state: CurrentState) -> Response:
             "pooling_layer": settings.encode_layers,
             "http_port": settings.port,
             "cpu": manifest.target == "cpu",
-            "num_worker": 1,
+            "num_worker": settings.workers,
         }
     )

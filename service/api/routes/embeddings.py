@@ -33,7 +33,8 @@ async def embeddings(body: EmbeddingsRequest, request: Request, state: CurrentSt
     check_dimensions(body.dimensions, state.manifest)
     media = accepted(request)
     texts = state.prompted(body.input.texts, body.prompt_name)
-    wish = Wish((sentence_feature(state.manifest),), truncation_of(body.truncate, state.manifest))
+    feature = sentence_feature(state.manifest)
+    wish = Wish((feature,), truncation_of(body.truncate, state.manifest), limited="input")
     embedded = await state.embed(request, texts, wish)
     vectors = np.stack([item.vectors[0] for item in embedded.answered])
     if body.dimensions is not None:
@@ -41,13 +42,16 @@ async def embeddings(body: EmbeddingsRequest, request: Request, state: CurrentSt
     numbers, scales = _quantized(vectors, body.embedding_type)
     if media != "json":
         return await binary_reply(numbers, media, scales)
-    data: list[dict[str, object]] = [
-        {"object": "embedding", "index": index, "embedding": spelled(vector, body.encoding_format)}
-        for index, vector in enumerate(numbers)
-    ]
-    for item, scale in zip(data, scales, strict=False):
-        item["scale"] = scale
-    content = {"object": "list", "data": data, "model": state.model_name, "usage": embedded.usage}
+
+    def content() -> dict[str, object]:
+        data: list[dict[str, object]] = [
+            {"object": "embedding", "index": index, "embedding": spelled(vector, body.encoding_format)}
+            for index, vector in enumerate(numbers)
+        ]
+        for item, scale in zip(data, scales, strict=False):
+            item["scale"] = scale
+        return {"object": "list", "data": data, "model": state.model_name, "usage": embedded.usage}
+
     return await large_json_reply(content, vectors.size)
 
 

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.api.answers import FeaturesAnswer, documented
 from service.api.errors import failure_of, openai_shape
-from service.api.replies import ARROW, RAW, accepted, binary_reply, large_json_reply, spelled
+from service.api.replies import ARROW, RAW, TOKEN_NUMBERS, accepted, binary_reply, large_json_reply, spelled
 from service.api.requests import EncoderRoute
 from service.api.schemas import EncodingFormat, FeaturesRequest
 from service.api.state import CurrentState
@@ -47,9 +47,16 @@ async def features(body: FeaturesRequest, request: Request, state: CurrentState)
     embedded = await state.embed(request, state.prompted(body.inputs, body.prompt_name), wish)
     if media != "json":
         return await binary_reply(np.stack([item.vectors[0] for item in embedded.answered]), media)
-    data = [{"index": index, **_content(item, body.encoding_format)} for index, item in enumerate(embedded.items)]
-    content = {"model": state.model_name, "data": data, "usage": embedded.usage}
-    return await large_json_reply(content, sum(vector.size for item in embedded.answered for vector in item.vectors))
+
+    def content() -> dict[str, object]:
+        data = [{"index": index, **_content(item, body.encoding_format)} for index, item in enumerate(embedded.items)]
+        return {"model": state.model_name, "data": data, "usage": embedded.usage}
+
+    return await large_json_reply(content, sum(map(_size, embedded.answered)))
+
+
+def _size(item: Item) -> int:
+    return sum(vector.size for vector in item.vectors) + TOKEN_NUMBERS * len(item.table or ())
 
 
 def _content(item: Item | BerthError, encoding_format: EncodingFormat) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """POST /v1/similarity: how near texts are to each other."""
 
-import asyncio
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.api.answers import SimilarityAnswer, documented
 from service.api.fields import WindowCut
-from service.api.replies import json_reply
+from service.api.replies import large_json_reply
 from service.api.requests import EncoderRoute
 from service.api.schemas import SimilarityRequest
 from service.api.state import CurrentState, State
@@ -20,8 +19,8 @@ from service.inference.types import Feature, Metric, Pooling
 
 MAX_SCORES = 1 << 20
 """The most scores that one reply holds."""
-INLINE_PRODUCTS = 1 << 20
-"""Products of two numbers up to which scores are computed on the event loop, in about a millisecond."""
+PRODUCTS = 16
+"""Products of two numbers that are computed while one number is written, of a reply."""
 
 router = APIRouter(route_class=EncoderRoute, tags=["vectors"])
 
@@ -48,14 +47,13 @@ async def similarity(body: SimilarityRequest, request: Request, state: CurrentSt
     texts = state.prompted([*body.source.texts, *body.target.texts], body.prompt_name)
     embedded = await state.embed(request, texts, wish)
     metric = body.metric or state.manifest.similarity
-    large = _products(body, embedded.answered) > INLINE_PRODUCTS
     compare = _compare_tokens if body.granularity == "token" else _compare_texts
 
-    def reply() -> Response:
+    def content() -> dict[str, Any]:
         compared = compare(body, metric, embedded.answered)
-        return json_reply({"model": state.model_name, **compared, "usage": embedded.usage})
+        return {"model": state.model_name, **compared, "usage": embedded.usage}
 
-    return await asyncio.to_thread(reply) if large else reply()
+    return await large_json_reply(content, _products(body, embedded.answered) // PRODUCTS)
 
 
 def _feature(body: SimilarityRequest, state: State) -> Feature:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from service.api.answers import Numbers, Rows, TeiToken, documented
 from service.api.errors import KINDS, Failure
-from service.api.fields import Flag, NonEmpty, PositiveInt, StringInputs, TeiIds, TeiInputs
-from service.api.replies import json_reply, large_json_reply
+from service.api.fields import COUNTED, Flag, NonEmpty, PositiveInt, StringInputs, TeiIds, TeiInputs
+from service.api.replies import TOKEN_NUMBERS, json_reply, large_json_reply
 from service.api.requests import EncoderRoute, JsonRoute
 from service.api.state import CurrentState, State
 from service.api.wishes import check_dimensions, sentence_feature
@@ -25,7 +25,7 @@ from service.inference.reading import Wish
 from service.inference.similarity import scores
 from service.inference.tokenizer import Token
 from service.inference.truncation import Cut, Truncation
-from service.inference.types import Feature, Metric, Pooling, Text
+from service.inference.types import Feature, Metric, Pooling, Text, TokenIds
 
 STATUSES = {KINDS[InvalidInputError]: 413, KINDS[MalformedError]: 422, KINDS[EmptyError]: 400, KINDS[EncoderError]: 424}
 ERROR_TYPES = {
@@ -104,7 +104,7 @@ class Sentences(BaseModel):
     """A sentence and those to compare it with."""
 
     source_sentence: NonEmpty
-    sentences: Annotated[list[NonEmpty], Field(min_length=1, fail_fast=True)]
+    sentences: Annotated[list[NonEmpty], Field(min_length=1, fail_fast=True), COUNTED]
 
 
 class SentenceSimilarityRequest(BaseModel):
@@ -161,7 +161,7 @@ async def embed(body: EmbedRequest, request: Request, state: CurrentState) -> Re
     vectors = np.stack([item.vectors[0] for item in embedded.answered])
     if body.dimensions is not None:
         vectors = shortened(vectors, body.dimensions) if body.normalize else vectors[:, : body.dimensions]
-    return await large_json_reply(np.ascontiguousarray(vectors), vectors.size)
+    return await large_json_reply(lambda: np.ascontiguousarray(vectors), vectors.size)
 
 
 @encoding.post("/embed_all", summary="One vector a token", responses=documented(list[Rows]))
@@ -170,7 +170,7 @@ async def embed_all(body: EmbedAllRequest, request: Request, state: CurrentState
     feature = Feature(Pooling.NONE, (state.manifest.layers,))
     embedded = await _embedded(request, state, body.inputs.texts, body, feature)
     vectors = [item.vectors[0] for item in embedded.answered]
-    return await large_json_reply(vectors, sum(vector.size for vector in vectors))
+    return await large_json_reply(lambda: vectors, sum(vector.size for vector in vectors))
 
 
 @encoding.post("/similarity", summary="How near sentences are to one of them", responses=documented(Numbers))
@@ -203,16 +203,19 @@ async def tokenize(body: TokenizeRequest, state: CurrentState) -> Response:
     prompted = state.prompted(body.inputs.texts, body.prompt_name)
     texts = [Text(text.name, text.prompt + str(text.value)) for text in prompted]
     tables = await state.loaded().embedder.tables(texts, add_special_tokens=body.add_special_tokens)
-    pairs = zip(texts, tables, strict=True)
-    content = [[_simple(token, str(text.value)) for token in table] for text, table in pairs]
-    return await large_json_reply(content, sum(map(len, tables)))
+
+    def content() -> list[list[dict[str, object]]]:
+        pairs = zip(texts, tables, strict=True)
+        return [[_simple(token, str(text.value)) for token in table] for text, table in pairs]
+
+    return await large_json_reply(content, TOKEN_NUMBERS * sum(map(len, tables)))
 
 
 @tokens.post("/decode", summary="The text that token ids stand for", responses=documented(list[str]))
 async def decode(body: DecodeRequest, state: CurrentState) -> Response:
     """Turn token ids back into texts."""
     engine = state.loaded()
-    engine.embedder.check_count("ids", len(body.ids))
+    engine.embedder.check([Text("ids", TokenIds(ids)) for ids in body.ids])
 
     def content() -> Response:
         skip = body.skip_special_tokens

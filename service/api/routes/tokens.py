@@ -5,10 +5,11 @@ import asyncio
 from fastapi import APIRouter, Response
 
 from service.api.answers import DetokenizeAnswer, TokenizeAnswer, documented
-from service.api.replies import json_reply, large_json_reply
+from service.api.replies import TOKEN_NUMBERS, json_reply, large_json_reply
 from service.api.requests import JsonRoute
 from service.api.schemas import DetokenizeRequest, TokenizeRequest
 from service.api.state import CurrentState
+from service.inference.types import Text, TokenIds
 
 router = APIRouter(route_class=JsonRoute, tags=["tokens"])
 
@@ -18,14 +19,14 @@ async def tokenize(body: TokenizeRequest, state: CurrentState) -> Response:
     """Tokenize texts, uncut. `start` and `end` count code points; `word` is null for special tokens."""
     tables = await state.loaded().embedder.tables(body.inputs.texts, add_special_tokens=body.add_special_tokens)
     content = {"data": [{"index": index, "tokens": table} for index, table in enumerate(tables)]}
-    return await large_json_reply(content, sum(map(len, tables)))
+    return await large_json_reply(lambda: content, TOKEN_NUMBERS * sum(map(len, tables)))
 
 
 @router.post("/v1/detokenize", summary="The text that token ids stand for", responses=documented(DetokenizeAnswer))
 async def detokenize(body: DetokenizeRequest, state: CurrentState) -> Response:
     """Turn token ids back into texts, as far as the vocabulary keeps them: case and spacing may be lost."""
     engine = state.loaded()
-    engine.embedder.check_count("ids", len(body.ids))
+    engine.embedder.check([Text(f"ids[{index}]", TokenIds(ids)) for index, ids in enumerate(body.ids)])
 
     def content() -> Response:
         texts = [

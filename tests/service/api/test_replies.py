@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from service.api import replies
-from service.api.replies import LARGE_REPLY, accepted, binary_reply, json_reply, large_json_reply, spelled
+from service.api.replies import LARGE_REPLY, PIECE, accepted, binary_reply, json_reply, large_json_reply, spelled
 from service.errors import InvalidInputError
+from service.inference.tokenizer import Token
 
 VALUES = [0.1, 1 / 3, -0.0, 1e-45, 1.1754944e-38, 3.4028235e38, 16777217.0, 0.30000001192092896]
 ARROW = "application/vnd.apache.arrow.stream"
@@ -70,7 +71,7 @@ def test_numbers_of_every_type(vector: replies.Array, json: bytes) -> None:
 
 @pytest.mark.parametrize("numbers", [1, LARGE_REPLY])
 def test_large_replies_are_the_same(numbers: int) -> None:
-    reply = asyncio.run(large_json_reply({"v": [1.5]}, numbers))
+    reply = asyncio.run(large_json_reply(lambda: {"v": [1.5]}, numbers))
     assert (reply.body, reply.media_type) == (b'{"v":[1.5]}', "application/json")
 
 
@@ -120,8 +121,12 @@ def test_arrow_is_one_column_of_vectors(dtype: str) -> None:
 
 def test_large_reply_is_spelled_as_a_small_one() -> None:
     content = {"object": "list", "data": [{"embedding": np.arange(3, dtype=np.float32)}, {}], "usage": {"a": [1, None]}}
-    for each in (content, [np.zeros(2, dtype=np.float32)], np.eye(2, dtype=np.float32), {}, []):
-        small, large = (asyncio.run(large_json_reply(each, numbers)) for numbers in (1, LARGE_REPLY))
+    many = list(range(2 * PIECE + 1))
+    matches = [[{"index": index, "score": index / 2} for index in many[:last]] for last in (0, 1, PIECE, len(many))]
+    tables = [{"tokens": [Token(index, "a", 0, 1, None, False) for index in many]}, {"error": {"code": "a"}}]
+    rows = [np.eye(2, dtype=np.float32), np.zeros((0, 2)), np.zeros((2, PIECE + 1)), np.array(many) / 3]
+    for each in (content, [np.zeros(2, dtype=np.float32)], many, matches, tables, *rows, rows, {}, [], None):
+        small, large = (asyncio.run(large_json_reply(lambda: each, numbers)) for numbers in (1, LARGE_REPLY))  # noqa: B023
         assert small.body == large.body
 
 
@@ -135,7 +140,7 @@ def test_any_float32_comes_back_exactly_in_every_form(vectors: replies.Array) ->
     expected = vectors.tobytes()
     numbers = orjson.loads(json_reply(spelled(vectors, "float")).body)
     assert np.array(numbers, dtype=np.float32).tobytes() == expected
-    large = asyncio.run(large_json_reply([spelled(row, "float") for row in vectors], LARGE_REPLY))
+    large = asyncio.run(large_json_reply(lambda: [spelled(row, "float") for row in vectors], LARGE_REPLY))
     assert np.array(orjson.loads(large.body), dtype=np.float32).tobytes() == expected
     rows = orjson.loads(json_reply(spelled(vectors, "base64")).body)
     assert b"".join(map(base64.b64decode, rows)) == expected

@@ -12,6 +12,7 @@ import pytest
 from service.inference.types import Unit, Vectors
 
 if TYPE_CHECKING:
+    from service.inference.encoder import CpuEncoder
     from tests.service.api.conftest import Api, MakeApi
 
 EMBEDDINGS = "/v1/embeddings"
@@ -142,3 +143,58 @@ def test_body_that_is_no_json_says_why(api: "Api", size: int) -> None:
     answer = api.post("/v1/tokenize", content=b"{" + b" " * size, headers=JSON)
     assert answer.status_code == 400
     assert answer.json()["error"]["message"].startswith("the body is not valid JSON: ")
+
+
+MANY_TEXTS = ["a", "b", "c", 3]
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "param"),
+    [
+        ("/v1/embeddings", {"input": MANY_TEXTS}, "input"),
+        ("/v1/embeddings", {"input": [[101, 102]] * 4}, "input"),
+        ("/v1/features", {"inputs": MANY_TEXTS}, "inputs"),
+        ("/v1/similarity", {"source": MANY_TEXTS, "target": "a"}, "source"),
+        ("/v1/similarity", {"source": "a", "target": MANY_TEXTS}, "target"),
+        ("/v1/tokenize", {"inputs": MANY_TEXTS}, "inputs"),
+        ("/v1/detokenize", {"ids": [[101], [101], [101], "a"]}, "ids"),
+        ("/encode", {"texts": MANY_TEXTS}, "texts"),
+        ("/encode", {"texts": [["a"]] * 4, "is_tokenized": True}, "texts"),
+    ],
+)
+def test_too_many_texts_are_told_before_any_is_looked_at(
+    make_api: "MakeApi", route: str, body: dict[str, object], param: str
+) -> None:
+    """A body has room for ten million; the last one here, which is wrong, is not what the error is about."""
+    answer = make_api(Gate(), max_texts=3).post(route, json=body)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["param"], error["message"]) == (param, f"{param}: 4 inputs, at most 3 in one request")
+
+
+@pytest.mark.parametrize("route", ["/embed", "/embed_all", "/tokenize", "/decode", "/similarity", "/"])
+def test_too_many_texts_are_told_as_tei_does(make_api: "MakeApi", route: str) -> None:
+    body: dict[str, object] = {"inputs": MANY_TEXTS}
+    if route == "/decode":
+        body = {"ids": [[101], [101], [101], "a"]}
+    if route == "/similarity":
+        body = {"inputs": {"source_sentence": "a", "sentences": MANY_TEXTS}}
+    answer = make_api(Gate(), max_texts=3).post(route, json=body)
+    assert (answer.status_code, answer.json()["error_type"]) == (413, "Validation")
+    assert answer.json()["error"].endswith(": 4 inputs, at most 3 in one request")
+
+
+def test_token_ids_are_no_texts_to_be_counted(make_api: "MakeApi", encoder: "CpuEncoder") -> None:
+    answer = make_api(encoder, max_texts=3).post(EMBEDDINGS, json={"input": [101, 2911, 2911, 2911, 102]})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(("route", "param"), [("/v1/detokenize", "ids[1]"), ("/decode", "ids")])
+def test_too_many_ids_are_told(make_api: "MakeApi", route: str, param: str) -> None:
+    answer = make_api(Gate(), max_text_chars=3).post(route, json={"ids": [[101], [101] * 4]})
+    message = f"{param}: 4 token ids, at most 3"
+    if route == "/decode":
+        assert (answer.status_code, answer.json()["error"]) == (413, message)
+    else:
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+        assert answer.json()["error"]["message"] == message

@@ -19,7 +19,7 @@ from service.inference.runner import Encode, Runner
 from service.inference.scheduler import Kind, Scheduler
 from service.inference.tokenizer import Tokenizer
 from service.inference.truncation import Cut, Truncation
-from service.inference.types import Feature, Float32Array, Pooling, Text, TokenIds, Unit, Vectors
+from service.inference.types import Feature, Float32Array, Pooling, SplitText, Text, TokenIds, Unit, Vectors
 
 SENTENCE = Feature(Pooling.MEAN, (6,), normalize=True)
 WORDS = ["harbour", "ship", "rope", "tide", "crane", "quay", "cargo", "pilot", "buoy", "anchor"]
@@ -297,3 +297,58 @@ def test_reply_is_bounded(artifact: Artifact, tokenizer: Tokenizer, texts: int, 
             assert (await embedder.embed(long, wish, deadline=math.inf)).tokens == texts
 
     play(scenario, artifact, tokenizer, echo)
+
+
+@pytest.mark.parametrize(
+    ("texts", "thread"),
+    [(["hello"], "MainThread"), (["hello"] * 500, "tokenizer_0"), (["hello " * 400], "tokenizer_0")],
+    ids=["one", "many short ones", "a long one"],
+)
+def test_the_event_loop_does_little_work_of_a_request(
+    artifact: Artifact, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, texts: list[str], thread: str
+) -> None:
+    """Many small parts are much work too, and between those that are done there nobody else has a turn."""
+    threads = set()
+
+    def noting(method: Callable[..., Any]) -> Callable[..., Any]:
+        def note(*arguments: Any, **named: Any) -> Any:
+            threads.add(threading.current_thread().name)
+            return method(*arguments, **named)
+
+        return note
+
+    for method in (Tokenizer.encode, Tokenizer.tokens):
+        monkeypatch.setattr(Tokenizer, method.__name__, noting(method))
+
+    async def scenario(embedder: Embedder) -> None:
+        assert len((await embed(embedder, texts)).items) == len(texts)
+        assert threads == {thread}
+        threads.clear()
+        named = [Text(f"inputs[{index}]", text) for index, text in enumerate(texts)]
+        assert len(await embedder.tables(named, add_special_tokens=True)) == len(texts)
+        assert threads == {thread}
+
+    play(scenario, artifact, tokenizer, echo)
+
+
+@pytest.mark.parametrize(("texts", "refused"), [(2604, False), (2605, True)])
+def test_windows_are_bounded_by_their_vectors(
+    artifact: Artifact, tokenizer: Tokenizer, texts: int, refused: bool
+) -> None:
+    """They are kept until the last one is there: a million numbers are 2,604 vectors of 384."""
+    wish = Wish((Feature(Pooling.MEAN, (6,)),), Truncation(Cut.WINDOW, window=3, stride=1), limited="input")
+
+    async def scenario(embedder: Embedder) -> None:
+        request = embedder.embed([Text("input", "hello " * texts)], wish, deadline=math.inf)
+        if refused:
+            with pytest.raises(InvalidInputError, match="would hold 1000320 numbers, at most 1000000") as error:
+                await request
+            assert error.value.param == "input"
+        else:
+            assert (await request).tokens == 3 * texts
+
+    play(scenario, artifact, tokenizer, echo)
+
+
+def test_words_without_characters_count_too() -> None:
+    assert [len(SplitText(words)) for words in (["a", "b"], ["a"], ["", "", "a"], ["", ""], [""])] == [3, 1, 3, 0, 0]

@@ -84,23 +84,25 @@ def test_failed_window_fails_its_input_and_the_next_input_has_its_results() -> N
 
 
 @pytest.mark.parametrize(
-    ("feature", "numbers"),
+    ("feature", "vectors", "of_windows"),
     [
-        (MEAN, 384),
-        (Feature(Pooling.MEAN_MAX, (1, 2)), 4 * 384),
-        (Feature(Pooling.MEAN_MAX, (1, 2), Merge.MEAN), 2 * 384),
-        (Feature(Pooling.POOLER, (6,)), 384),
-        (Feature(Pooling.NONE, (6,)), 7 * 384),
-        (Feature(Pooling.NONE, (5, 6), exclude_special=True), 5 * 2 * 384),
-        (Feature(Pooling.WORDS, (6,)), 3 * 384),
-        (Feature(Pooling.WORDS, (4, 5, 6)), 3 * 3 * 384),
+        (MEAN, 1, 4),
+        (Feature(Pooling.MEAN_MAX, (1, 2)), 4, 4 * 4),
+        (Feature(Pooling.MEAN_MAX, (1, 2), Merge.MEAN), 2, 2 * 4),
+        (Feature(Pooling.POOLER, (6,)), 1, 4),
+        (Feature(Pooling.NONE, (6,)), 7, 4 * 4),
+        (Feature(Pooling.NONE, (5, 6), exclude_special=True), 5 * 2, 4 * 4 * 2),
+        (Feature(Pooling.WORDS, (6,)), 3, 4 * 4),
+        (Feature(Pooling.WORDS, (4, 5, 6)), 3 * 3, 4 * 4 * 3),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("truncation", [Truncation(), WINDOWED], ids=["whole", "windows"])
-def test_numbers_of_the_answer_are_known_beforehand(feature: Feature, numbers: int, truncation: Truncation) -> None:
-    assert reading(5, feature, truncation=truncation).numbers(384) == numbers
-    assert reading(5, feature, MEAN, truncation=truncation).numbers(384) == numbers + 384
+def test_numbers_of_the_answer_are_known_beforehand(feature: Feature, vectors: int, of_windows: int) -> None:
+    """Of windows those of each, which are kept until the last of them is there: four of four tokens here."""
+    assert reading(5, feature).numbers(384) == vectors * 384
+    assert reading(5, feature, MEAN).numbers(384) == (vectors + 1) * 384
+    assert reading(5, feature, truncation=WINDOWED).numbers(384) == of_windows * 384
+    assert reading(5, feature, MEAN, truncation=WINDOWED).numbers(384) == (of_windows + 4) * 384
 
 
 def test_nothing_but_special_tokens_cannot_be_pooled_without_them() -> None:

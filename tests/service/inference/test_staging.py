@@ -29,6 +29,8 @@ class FakeRuntime:
         self.left = stock
         self.cudaSetDevice = self.Function(self._select)
         self.cudaHostAlloc = self.Function(self._allocate)
+        self.last_error = 0
+        self.cudaGetLastError = self.Function(self._take_last_error)
         self.fault = 0
         self.cudaDeviceSynchronize = self.Function(lambda: self.fault)
         self.cudaFreeHost = self.Function(lambda address: self.held.pop(address) is None)
@@ -37,9 +39,14 @@ class FakeRuntime:
         self.devices.append(device)
         return 0
 
+    def _take_last_error(self) -> int:
+        last, self.last_error = self.last_error, 0
+        return last
+
     def _allocate(self, pointer: Any, size: int, flags: int) -> int:
         assert flags == 1
         if size > self.left:
+            self.last_error = 2
             return 2
         memory = ctypes.create_string_buffer(size)
         pointer._obj.value = ctypes.addressof(memory)
