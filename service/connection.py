@@ -7,10 +7,12 @@ byte at a time, stays open for ever, and so does one whose client never takes it
 import logging
 import re
 import time
+from collections.abc import Sized
 from itertools import chain
 from typing import Any
 
 import orjson
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.errors import Failure, Kind, openai_shape
@@ -33,8 +35,21 @@ UPGRADE = re.compile(rb"\r\nu(?=pgrade[ \t]*:)", re.IGNORECASE)
 END_OF_HEAD = b"\r\n\r\n"
 
 
-class HeadersTooLargeError(Exception):
-    """Stops the parser at headers that are over the limit."""
+class UnwantedHeadError(Exception):
+    """Stops the parser at a head that is over the limit, or would have it take the body for another protocol's."""
+
+
+class Flow(FlowControl):
+    """Reading stays paused while requests wait behind the one that is answered: each read may bring ten thousand."""
+
+    def __init__(self, transport: Any, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        """Read on, but where requests wait."""
+        if not self._pipeline:
+            super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
@@ -63,6 +78,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
         super().connection_made(transport)
+        self.flow = Flow(transport, self.pipeline)
         self._awaited_since = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
@@ -98,9 +114,11 @@ class Connection(HttpToolsProtocol):
         size = sum(map(len, chain.from_iterable(self.headers))) + FIELD_BYTES * len(self.headers)
         if size + len(self.url) > self._settings.max_header_bytes:
             self._too_large = True
-            raise HeadersTooLargeError
-        self._is_inside = True
+            raise UnwantedHeadError
+        if self.parser.should_upgrade():  # CONNECT, or an Upgrade that did not come in one piece with its head
+            raise UnwantedHeadError
         super().on_headers_complete()
+        self._is_inside = True
 
     def on_chunk_header(self) -> None:
         """Begin to count: after the last chunk, which has no body, come trailers."""
@@ -124,11 +142,11 @@ class Connection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self._wait()
+        self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser did not take."""

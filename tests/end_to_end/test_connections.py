@@ -1,6 +1,7 @@
 """What connections go through: an upgrade that is offered, an answer before its body, a shutdown with many waiting."""
 
 import json
+import re
 import signal
 import socket
 import time
@@ -66,6 +67,28 @@ def test_a_body_that_looks_like_offers_of_http_2_is_no_longer_for_it(service: "S
         assert answer(connection)[0] == 400
         connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: berth\r\n\r\n")
         assert answer(connection)[0] == 200
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /health/live HTTP/1.1\r\nHost: berth\r\n\r\n"], ids=["first", "behind"])
+def test_an_offer_that_comes_in_two_pieces_ends_the_connection(service: "Service", before: bytes) -> None:
+    """Its body would be taken for another protocol's, and what is in it for the next request."""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\n"
+    hidden = b"GET /hidden HTTP/1.1\r\nHost: berth\r\n\r\n"
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: berth\r\n" + offer + b"Content-Length: %d\r\n" % len(hidden)
+    with connect(service) as connection:
+        connection.sendall(before + head)
+        time.sleep(0.2)
+        connection.sendall(b"Upgrade: h2c\r\n\r\n" + hidden)
+        with connection.makefile("rb") as file:
+            statuses = re.findall(rb"HTTP/1.1 (\d+)", file.read())
+    assert statuses == [b"200"] * bool(before) + [b"400"]
+
+
+@pytest.mark.parametrize("line", [b"CONNECT berth:443 HTTP/1.1", b"GET http://berth HTTP/1.1"])
+def test_what_asks_for_no_path_is_400(service: "Service", line: bytes) -> None:
+    with connect(service) as connection:
+        connection.sendall(line + b"\r\nHost: berth\r\n\r\n")
+        assert answer(connection)[0] == 400
 
 
 def test_answer_before_the_body_leaves_the_connection_open(start: "Start", tiny_artifact: Path) -> None:
