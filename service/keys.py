@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 SPELLING = re.compile(r"[!-~]+")
@@ -73,7 +74,9 @@ def _read_key(entry: str, others: Sequence[Key]) -> Key:
         raise ValueError("must be printable ASCII without spaces, commas and colons")
     if colon and not LABEL.fullmatch(label):
         raise ValueError("must have a label of at most 64 letters, digits and . _ @ -")
-    made = Key(label or f"key-{len(others) + 1}", digest(key.encode()), len(key) < SHORT)
+    taken = {other.label for other in others}
+    made_up = (f"key-{number}" for number in count(len(others) + 1))
+    made = Key(label or next(name for name in made_up if name not in taken), digest(key.encode()), len(key) < SHORT)
     if any(other.digest == made.digest for other in others):
         raise ValueError("is there twice")
     return made

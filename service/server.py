@@ -31,7 +31,7 @@ from service.inference.artifact import read_artifact
 from service.logs import complain
 from service.metrics import Share
 from service.settings import Settings
-from service.sockets import bind, url_of
+from service.sockets import BindError, bind, url_of
 
 LAST_ACCEPT_SECONDS = 2.0
 """What accepting the last connections may take."""
@@ -79,11 +79,8 @@ def serve(
             if settings.metrics_port is not None and metrics_socket is None:
                 metrics_socket = stack.enter_context(bind(settings.host, settings.metrics_port))
             app = create_app(settings, artifact, lambda: server.fail(), share)  # noqa: PLW0108  # it is made next
-        except (ArtifactError, DeviceError, InvalidInputError) as error:
+        except (ArtifactError, DeviceError, InvalidInputError, BindError) as error:
             complain(settings.log_format, str(error))
-            return 1
-        except OSError as error:
-            complain(settings.log_format, f"cannot serve on {settings.host}:{settings.metrics_port}: {error}")
             return 1
         server = Server(app, settings, on_listening, metrics_socket)
         _spare_collections()

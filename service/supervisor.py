@@ -23,7 +23,7 @@ from pathlib import Path
 from service.logs import complain
 from service.metrics import Share
 from service.settings import Settings
-from service.sockets import bind, url_of
+from service.sockets import BindError, bind, url_of
 
 PAUSE_SECONDS = 1.0
 """Between the end of a worker that never became ready and the start of the next in its place."""
@@ -38,15 +38,13 @@ def supervise(settings: Settings) -> int:
     """Serve with several workers until a signal; gives the exit status."""
     listeners: list[socket.socket] = []
     with contextlib.ExitStack() as stack:
-        port = settings.port
         try:
             # Bound, not listening: until the first worker accepts, connections are refused and not left waiting.
-            listeners.append(stack.enter_context(bind(settings.host, port)))
+            listeners.append(stack.enter_context(bind(settings.host, settings.port)))
             if settings.metrics_port is not None:
-                port = settings.metrics_port
-                listeners.append(stack.enter_context(bind(settings.host, port)))
-        except OSError as error:
-            complain(settings.log_format, f"cannot serve on {settings.host}:{port}: {error}")
+                listeners.append(stack.enter_context(bind(settings.host, settings.metrics_port)))
+        except BindError as error:
+            complain(settings.log_format, str(error))
             return 1
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="berth-metrics-"))
@@ -89,15 +87,27 @@ class Supervisor:
             await self._opened.wait()
         share = Share(self._folder, place)
         while not self._ending.is_set():
-            worker = await self._start(place)
-            was_ready = await self._is_ready(worker, place)
-            status = await worker.wait()
-            self._ready.discard(place)
+            was_ready = await self._fill(place)
             share.forget()
-            self._judge(worker.pid, status, was_ready=was_ready)
             if not was_ready:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._ending.wait(), PAUSE_SECONDS)
+
+    async def _fill(self, place: int) -> bool:
+        """Have a worker in a place until it ends, and tell whether it was ready once."""
+        try:
+            worker = await self._start(place)
+        except OSError as error:  # no process or no memory to be had just now, as where a worker was killed for its own
+            logger.error("no worker can be started: %s", error)
+            if not self._opened.is_set():
+                self._failed = True
+                self._end(signal.SIGTERM)
+            return False
+        was_ready = await self._is_ready(worker, place)
+        status = await worker.wait()
+        self._ready.discard(place)
+        self._judge(worker.pid, status, was_ready=was_ready)
+        return was_ready
 
     async def _start(self, place: int) -> Process:
         descriptors = [listener.fileno() for listener in self._listeners]

@@ -124,10 +124,15 @@ def refusal(request: Request, error: BerthError) -> Response:
     """Answer one of the failures that Berth itself reports."""
     headers = {}
     if isinstance(error, OverloadedError | RateLimitError):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+        headers["Retry-After"] = retry_after(error)
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
     return _reply(request, failure_of(error), **headers)
+
+
+def retry_after(error: OverloadedError | RateLimitError) -> str:
+    """Say in how many seconds to come again, as HTTP does: whole ones."""
+    return str(max(1, math.ceil(error.retry_after)))
 
 
 def invalid_body(error: ValidationError) -> MalformedError:

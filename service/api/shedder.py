@@ -6,14 +6,13 @@ the same 429 through the application would take the encoder more time than it ha
 
 import asyncio
 import logging
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import orjson
 
-from service.api.errors import Shape, failure_of
+from service.api.errors import Shape, failure_of, retry_after
 from service.api.state import State
 from service.errors import OverloadedError
 
@@ -56,8 +55,7 @@ class Shedder:
         if path not in self._shapes:
             return None
         self._note(path, str(overload))
-        retry_after = b"%d" % max(1, math.ceil(overload.retry_after))
-        headers = [(b"content-type", b"application/json"), (b"retry-after", retry_after)]
+        headers = [(b"content-type", b"application/json"), (b"retry-after", retry_after(overload).encode())]
         return Refusal(headers, self._body(path, overload))
 
     def _body(self, path: bytes, overload: OverloadedError) -> bytes:

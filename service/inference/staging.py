@@ -60,6 +60,7 @@ class PinnedMemory:
         pointer = ctypes.c_void_p()
         code = self._library.cudaHostAlloc(ctypes.byref(pointer), size, PORTABLE)
         if code or not pointer.value:
+            self._library.cudaGetLastError()  # else ONNX Runtime would find it, and take it for its own kernels'
             logger.warning("the system gives no pinned memory (CUDA error %d): copies to the GPU are slower", code)
             return np.empty(size, dtype=np.uint8)
         memory = (ctypes.c_uint8 * size).from_address(pointer.value)

@@ -30,6 +30,10 @@ def test_keys_have_labels_or_numbers() -> None:
     )
 
 
+def test_a_number_that_is_taken_is_passed_over() -> None:
+    assert [key.label for key in read_keys(["key-2: a-secret", "another", "third"])] == ["key-2", "key-3", "key-4"]
+
+
 def test_old_and_new_key_may_have_one_label() -> None:
     keys = read_keys(["alice: old", "alice: new"])
     assert len({key.digest for key in keys}) == 2

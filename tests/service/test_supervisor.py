@@ -1,5 +1,7 @@
 """What the end of a worker means; tests/end_to_end/test_workers.py ends real ones."""
 
+import asyncio
+import errno
 import json
 import signal
 import socket
@@ -64,3 +66,20 @@ def test_settings_reach_a_worker_as_they_are(monkeypatch: pytest.MonkeyPatch) ->
         workers=2, encode_layers=[-1, -2], cache_dir=Path("/nowhere"), threads=3, served_model_name="tug"
     )
     assert Settings(**json.loads(settings.model_dump_json())) == settings
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_worker_that_the_system_cannot_start_is_no_end_of_the_others(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, opened: bool
+) -> None:
+    """It can happen where one was killed for want of memory; before the first was ready it ends the whole."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", fail)
+    if opened:
+        supervisor._opened.set()
+    assert not asyncio.run(supervisor._fill(0))
+    assert "no worker can be started: [Errno 11] Resource temporarily unavailable" in caplog.text
+    assert (supervisor._ending.is_set(), supervisor._failed) == (not opened, not opened)
