@@ -8,13 +8,13 @@ import pytest
 
 import service.api.loading
 from service.api.app import create_app
-from service.api.loading import calibrate, load
+from service.api.loading import calibrate, load, load_then_serve
 from service.api.state import State
 from service.errors import EncoderError
 from service.inference.artifact import Manifest, read_artifact
 from service.inference.calibration import Calibration, CalibrationFile
 from service.inference.encoder import CpuEncoder
-from service.inference.runner import Encode
+from service.inference.runner import Encode, Runner
 from service.inference.scheduler import Scheduler
 from service.settings import Settings
 
@@ -130,3 +130,17 @@ def test_what_another_worker_finds_meanwhile_is_taken(
 
     monkeypatch.setattr(service.api.loading, "Scheduler", begin)
     assert load_and_calibrate(tiny_artifact, Settings(cache_dir=tmp_path)) == ([True, False], 128)
+
+
+def test_an_engine_that_cannot_be_started_is_a_failure_and_not_silence(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start(_: Runner) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Runner, "start", start)
+    failures: list[None] = []
+    app = create_app(Settings(), read_artifact(tiny_artifact), on_failure=lambda: None)
+    asyncio.run(load_then_serve(app.state.berth, read_artifact(tiny_artifact), lambda: failures.append(None)))
+    assert (len(failures), app.state.berth.engine) == (1, None)
+    assert "can't start new thread" in caplog.text
