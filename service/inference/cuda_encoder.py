@@ -18,12 +18,19 @@ from numpy.typing import NDArray
 from service.errors import DeviceLostError, EncoderError, OutOfMemoryError
 from service.inference.artifact import Artifact, Manifest
 from service.inference.cuda_graph import POOLED, POOLED_MAX, layout
-from service.inference.cuda_pooling import PoolRows, Wanted, pool_rows, pooled_by_graph, wanted_by
+from service.inference.cuda_pooling import PoolRows, pool_rows, pooled_by_graph
 from service.inference.cuda_session import is_out_of_memory, open_session, pinned_memory, shrinking
-from service.inference.encoder import POOLER_OUTPUT, hidden_state
-from service.inference.pooling import merge_layers, normalize, pool
+from service.inference.pooling import normalize
 from service.inference.staging import Block, HostMemory, Staging
-from service.inference.types import Feature, Float32Array, Pooling, Unit, Vectors
+from service.inference.types import Feature, Float32Array, Pooling, Unit, Vectors, Wanted
+from service.inference.wanted import (
+    POOLER_OUTPUT,
+    check_finite,
+    hidden_state,
+    pooled,
+    results_of,
+    wanted_by,
+)
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -74,14 +81,9 @@ class CudaEncoder:
         wanted = wanted_by(units)
         rows = pool_rows(units, wanted, self._last)
         states = self._run(self._feeds(units, rows), self._shapes(units, wanted, rows))
-        for values in states.values():
-            if not np.isfinite(values).all():
-                raise EncoderError("the encoder gave a vector with numbers that are not finite")
-        results: list[dict[Feature, Float32Array]] = [{} for _ in units]
-        for feature, places in wanted.items():
-            for place, vector in zip(places, self._vectors(feature, units, places, rows, states), strict=True):
-                results[place][feature] = vector
-        return [[result[feature] for feature in unit.features] for unit, result in zip(units, results, strict=True)]
+        check_finite(states.values())
+        vectors = {feature: self._vectors(feature, units, places, rows, states) for feature, places in wanted.items()}
+        return results_of(units, wanted, vectors)
 
     def _feeds(self, units: Sequence[Unit], rows: PoolRows) -> Arrays:
         encodings = [unit.encoding for unit in units]
@@ -165,11 +167,7 @@ class CudaEncoder:
                 case _:
                     vectors = states[POOLED][of]
         else:
-            chosen = np.zeros(len(units), dtype=bool)
-            chosen[places] = True
-            tokens = np.repeat(chosen, [len(unit) for unit in units])
-            layers = {layer: states[hidden_state(layer)][tokens] for layer in feature.layers}
-            return pool(feature, merge_layers(feature, layers), [units[place].encoding for place in places])
+            return pooled(feature, units, places, states)
         return normalize(vectors) if feature.normalize else vectors
 
 

@@ -5,15 +5,12 @@ number. With the weights of one token that is `cls` or `last`, with equal ones `
 tokens share a row. Several features of one unit are several rows, so that different requests share one batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service.inference.types import Feature, Float32Array, Int32Array, Merge, Pooling, Unit
-
-IntArray = NDArray[np.intp]
+from service.inference.types import Feature, Float32Array, Int32Array, IntArray, Merge, Pooling, Unit, Wanted
 
 WEIGHTINGS = {
     Pooling.CLS: Pooling.CLS,
@@ -25,8 +22,6 @@ WEIGHTINGS = {
 }
 """The poolings that the graph computes, and whose weights each takes."""
 
-Wanted = Mapping[Feature, list[int]]
-"""The features that a batch wants, each with the places in the batch of the units that want it."""
 Key = tuple[Pooling, bool]
 """Rows of one kind: a weighting, and whether special tokens are left out."""
 
@@ -34,15 +29,6 @@ Key = tuple[Pooling, bool]
 def pooled_by_graph(feature: Feature, last: int) -> bool:
     """Say whether the graph pools a feature: one of its poolings of the `last` layer alone, as it is."""
     return feature.pooling in WEIGHTINGS and feature.layers == (last,) and feature.merge is not Merge.WEIGHTS
-
-
-def wanted_by(units: Sequence[Unit]) -> dict[Feature, list[int]]:
-    """Gather the features of a batch; one that a unit asks for twice is there once."""
-    wanted: dict[Feature, list[int]] = {}
-    for place, unit in enumerate(units):
-        for feature in dict.fromkeys(unit.features):
-            wanted.setdefault(feature, []).append(place)
-    return wanted
 
 
 @dataclass(frozen=True, slots=True, eq=False)

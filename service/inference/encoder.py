@@ -9,17 +9,15 @@ from typing import Self
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from service.errors import ArtifactError, EncoderError
 from service.inference.artifact import EXACT_PRODUCTS, MATRICES, SHORT_LENGTHS, SLOW_FUSIONS, Artifact
 from service.inference.matrices import read_matrices
 from service.inference.packing import pack, pack_one
-from service.inference.pooling import merge_layers, normalize, pool
+from service.inference.pooling import normalize
 from service.inference.probes import check_probes
 from service.inference.types import Encoding, Feature, Float32Array, Pooling, Unit, Vectors
-
-POOLER_OUTPUT = "pooler_output"  # [units, hidden]
+from service.inference.wanted import POOLER_OUTPUT, check_finite, hidden_state, pooled, results_of, wanted_by
 
 logger = logging.getLogger("berth")
 
@@ -43,11 +41,6 @@ def _is_right(artifact: Artifact, encoder: "CpuEncoder") -> bool:
         logger.warning("int8: exact kernels, slower, take over: without VNNI the fast ones add wrongly: %s", error)
         return False
     return True
-
-
-def hidden_state(layer: int) -> str:
-    """Name the graph's output that is the hidden state [tokens, hidden] of a layer, 0 being the embeddings."""
-    return f"hidden_state_{layer}"
 
 
 class CpuEncoder:
@@ -75,18 +68,12 @@ class CpuEncoder:
 
         Raises `EncoderError` where the run fails or a vector holds something that is not a finite number.
         """
-        wanted: dict[Feature, list[int]] = {}
-        for position, unit in enumerate(units):
-            for feature in dict.fromkeys(unit.features):  # one asked for twice is computed once
-                wanted.setdefault(feature, []).append(position)
+        wanted = wanted_by(units)
         states = self._run(units, _outputs_of(wanted))
-        results: list[dict[Feature, Float32Array]] = [{} for _ in units]
-        for feature, positions in wanted.items():
-            vectors = _vectors_of(feature, units, positions, states)
-            _check_finite(vectors)
-            for position, vector in zip(positions, vectors, strict=True):
-                results[position][feature] = vector
-        return [[result[feature] for feature in unit.features] for unit, result in zip(units, results, strict=True)]
+        vectors = {feature: _vectors_of(feature, units, places, states) for feature, places in wanted.items()}
+        for each in vectors.values():
+            check_finite([each] if isinstance(each, np.ndarray) else each)
+        return results_of(units, wanted, vectors)
 
     def _run(self, units: Sequence[Unit], outputs: list[str]) -> dict[str, Float32Array]:
         encodings = [unit.encoding for unit in units]
@@ -151,27 +138,10 @@ def _outputs_of(features: Iterable[Feature]) -> list[str]:
 
 
 def _vectors_of(
-    feature: Feature, units: Sequence[Unit], positions: list[int], states: dict[str, Float32Array]
+    feature: Feature, units: Sequence[Unit], places: list[int], states: dict[str, Float32Array]
 ) -> Float32Array | Vectors:
-    """Compute one feature for the units that want it, in the order of their positions in the batch."""
+    """Compute one feature for the units that want it, in the order of their places in the batch."""
     if feature.pooling is Pooling.POOLER:
-        rows = states[POOLER_OUTPUT][positions]
+        rows = states[POOLER_OUTPUT][places]
         return normalize(rows) if feature.normalize else rows
-    rows_of_tokens = _token_rows(units, positions)
-    layers = {layer: states[hidden_state(layer)][rows_of_tokens] for layer in feature.layers}
-    return pool(feature, merge_layers(feature, layers), [units[position].encoding for position in positions])
-
-
-def _check_finite(vectors: Float32Array | Vectors) -> None:
-    for array in [vectors] if isinstance(vectors, np.ndarray) else vectors:
-        if not np.isfinite(array).all():
-            raise EncoderError("the encoder gave a vector with numbers that are not finite")
-
-
-def _token_rows(units: Sequence[Unit], positions: list[int]) -> slice | NDArray[np.bool_]:
-    """Select the packed rows of some units' tokens; a batch that wants one feature throughout is not copied."""
-    if len(positions) == len(units):
-        return slice(None)
-    chosen = np.zeros(len(units), dtype=bool)
-    chosen[positions] = True
-    return np.repeat(chosen, [len(unit) for unit in units])
+    return pooled(feature, units, places, states)

@@ -3,11 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service.inference.types import Encoding, Feature, Float32Array, Int32Array, Merge, Pooling, Vectors
-
-IntArray = NDArray[np.intp]
+from service.inference.types import Encoding, Feature, Float32Array, Int32Array, IntArray, Merge, Pooling, Vectors
 
 
 def merge_layers(feature: Feature, layers: Mapping[int, Float32Array]) -> Float32Array:

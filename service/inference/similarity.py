@@ -3,10 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.types import Float32Array, Metric
+from service.inference.types import Float32Array, IntArray, Metric
 
 Float64Array = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 
 CHUNK_NUMBERS = 1 << 22
 """Numbers that the Manhattan distance holds at once, of [rows, targets, width]."""

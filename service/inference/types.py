@@ -1,12 +1,13 @@
 """The nouns that tokenizer, scheduler, encoder and embedder hand to each other."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+IntArray = NDArray[np.intp]
 Int32Array = NDArray[np.int32]
 Float32Array = NDArray[np.float32]
 
@@ -152,6 +153,9 @@ class Unit:
         arrays = (encoding.ids, encoding.type_ids, encoding.special, encoding.words)
         return (self.features, *(None if array is None else array.tobytes() for array in arrays))
 
+
+Wanted = Mapping[Feature, list[int]]
+"""The features that a batch wants, each with the places in the batch of the units that want it."""
 
 Vectors = list[Float32Array]
 """A unit's result, one array a feature: [width] for a pooled one, [tokens or words, width] for `none` and `words`."""

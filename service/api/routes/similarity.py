@@ -14,8 +14,8 @@ from service.api.state import CurrentState, State
 from service.api.wishes import feature_of, truncation_of
 from service.errors import InvalidInputError
 from service.inference.reading import Item, Wish
-from service.inference.similarity import Float64Array, IntArray, best, max_sim, pairwise_scores, scores
-from service.inference.types import Feature, Metric, Pooling
+from service.inference.similarity import Float64Array, best, max_sim, pairwise_scores, scores
+from service.inference.types import Feature, IntArray, Metric, Pooling
 
 MAX_SCORES = 1 << 20
 """The most scores that one reply holds."""

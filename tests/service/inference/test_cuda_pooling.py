@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.inference.cuda_pooling import pool_rows, pooled_by_graph, wanted_by
+from service.inference.cuda_pooling import pool_rows, pooled_by_graph
 from service.inference.pooling import pool
 from service.inference.types import Encoding, Feature, Float32Array, Merge, Pooling, Unit
+from service.inference.wanted import wanted_by
 
 LAST = 6
 IN_GRAPH = [Pooling.CLS, Pooling.LAST, Pooling.MEAN, Pooling.WEIGHTED_MEAN, Pooling.MAX, Pooling.MEAN_MAX]
