@@ -83,6 +83,15 @@ def lost(before: Any, after: Any, place: str) -> list[str]:
     return [] if before == after else [place]
 
 
+def test_what_any_process_shows_is_asked_of_berth_alone() -> None:
+    queries = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+    queries += [annotation["expr"] for annotation in DASHBOARD["annotations"]["list"]]
+    queries += [rule["expr"] for rule in RULES]
+    matchers = re.findall(r"\bprocess_\w+(\{[^}]*\})?", " ".join(queries))
+    assert matchers
+    assert all('job="berth"' in each for each in matchers)
+
+
 def test_panels_lie_side_by_side() -> None:
     cells: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
