@@ -8,6 +8,8 @@ ARG TARGET=cpu
 
 FROM ${PYTHON_IMAGE} AS dependencies
 ARG TARGET
+# More of pyproject.toml's extras, as otel for --tracing.
+ARG EXTRAS=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv --without-pip /opt/berth/venv
 WORKDIR /src
@@ -16,7 +18,7 @@ COPY pyproject.toml ./
 RUN mkdir berth model_export service \
  && echo '__version__ = "0"' > service/__init__.py \
  && touch README.md LICENSE \
- && pip --python /opt/berth/venv/bin/python install ".[${TARGET}]"
+ && pip --python /opt/berth/venv/bin/python install ".[${TARGET}${EXTRAS:+,${EXTRAS}}]"
 
 
 FROM dependencies AS venv

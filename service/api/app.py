@@ -154,6 +154,6 @@ def _tracing(settings: Settings) -> "Tracing | None":
     try:
         from service.api.tracing import Tracing  # noqa: PLC0415  # optional packages
     except ModuleNotFoundError as error:
-        message = f"needs OpenTelemetry ({error.name} is missing): pip install 'berth-embeddings[otel]'"
+        message = f"needs OpenTelemetry ({error.name} is missing): pip install '.[otel]' in Berth's folder"
         raise InvalidInputError("--tracing", message) from None
     return Tracing()

@@ -75,8 +75,8 @@ def cuda_major() -> int:
 
     if PROVIDER not in onnxruntime.get_available_providers():
         raise DeviceError(
-            f"the installed onnxruntime {onnxruntime.__version__} is the build for the CPU: remove it and install "
-            "'berth-embeddings[cuda]' in place of 'berth-embeddings[cpu]'"
+            f"the installed onnxruntime {onnxruntime.__version__} is the build for the CPU: remove it, then "
+            "pip install '.[cuda]' in Berth's folder"
         )
     return int(onnxruntime.cuda_version.partition(".")[0])
 
@@ -100,8 +100,8 @@ def _require_runtime(driver: Driver, load: Load) -> None:
             load(name)
         except OSError as error:
             raise DeviceError(
-                f"a library of CUDA {major} is missing ({error}): 'berth-embeddings[cuda]' brings it, or its folder "
-                "has to be in LD_LIBRARY_PATH"
+                f"a library of CUDA {major} is missing ({error}): pip install '.[cuda]' in Berth's folder brings it, "
+                "or its own folder has to be in LD_LIBRARY_PATH"
             ) from error
 
 

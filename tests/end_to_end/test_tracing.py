@@ -173,5 +173,6 @@ def test_missing_packages_are_named_in_one_line(
     service = launch(tiny_artifact, "--tracing", "otlp", "--workers", workers, PYTHONPATH=f"{tmp_path}:{repository}")
     assert service.process.wait(20) == 1
     assert service.log == (
-        "berth: --tracing: needs OpenTelemetry (opentelemetry.sdk is missing): pip install 'berth-embeddings[otel]'\n"
+        "berth: --tracing: needs OpenTelemetry (opentelemetry.sdk is missing): "
+        "pip install '.[otel]' in Berth's folder\n"
     )

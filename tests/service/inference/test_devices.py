@@ -94,7 +94,7 @@ def test_gpu_that_does_not_exist(gpus: tuple[str, ...], there: str) -> None:
 
 def test_build_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(DeviceError, match=r"build for the CPU.*'berth-embeddings\[cuda\]'"):
+    with pytest.raises(DeviceError, match=r"build for the CPU.*pip install '\.\[cuda\]'"):
         require_gpus([0], loading(FakeDriver()))
 
 
