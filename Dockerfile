@@ -17,7 +17,7 @@ WORKDIR /src
 COPY pyproject.toml ./
 RUN mkdir berth model_export service \
  && echo '__version__ = "0"' > service/__init__.py \
- && touch README.md LICENSE \
+ && touch README.md LICENSE NOTICE \
  && pip --python /opt/berth/venv/bin/python install ".[${TARGET}${EXTRAS:+,${EXTRAS}}]"
 
 

@@ -108,7 +108,7 @@ def test_the_library_keeps_its_licence() -> None:
     assert licence.startswith("The MIT License (MIT)")
     version = re.search(rb"uPlot \(v([\d.]+)\)", page_files()["vendor/uplot/uPlot.iife.min.js"].content)
     assert version is not None
-    notice = (FOLDER.parents[1] / "docs" / "NOTICE").read_text(encoding="utf-8")
+    notice = (FOLDER.parents[1] / "NOTICE").read_text(encoding="utf-8")
     assert f"uPlot {version[1].decode()}" in notice
 
 
