@@ -1,7 +1,7 @@
 # The last stage is what ships: a virtual environment and one exported model, without compiler, pip cache or checkpoint.
 # deploy/README.md says how to run it and how to put another model in.
 
-ARG PYTHON_IMAGE=python:3.12-slim
+ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 # cpu, or cuda: which ONNX Runtime is installed, the latter with CUDA's libraries, and what the model is exported for.
 ARG TARGET=cpu
 

@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from service import __version__
 from service.api.routes.service import health
 from service.settings import Settings
 
@@ -76,13 +77,19 @@ def test_the_check_sees_a_misspelled_field_and_a_wrong_type(manifests: dict[str,
             kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_plain_manifests_are_all_of_the_base(manifests: dict[str, Manifest]) -> None:
+def test_plain_manifests_are_all_of_the_base() -> None:
     """They can be applied without kustomize too, and none is forgotten."""
     listed = yaml.safe_load((FOLDER / "base" / "kustomization.yaml").read_text())["resources"]
     files = {path.name for path in (FOLDER / "base").glob("*.yaml")} - {"kustomization.yaml"}
     assert set(listed) == files
     for name in files:
         kubernetes_validate.validate(yaml.safe_load((FOLDER / "base" / name).read_text()), VERSIONS[-1], strict=True)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_images_have_berth_s_version(overlay: str) -> None:
+    [image] = yaml.safe_load((FOLDER / "overlays" / overlay / "kustomization.yaml").read_text())["images"]
+    assert image["newTag"] == __version__
 
 
 def test_all_select_the_same_pods(manifests: dict[str, Manifest]) -> None:
