@@ -1,4 +1,4 @@
-"""README's table of the house says how large each room is."""
+"""README's table of the house says how large each room is, and CONTRIBUTING's map names each module."""
 
 import re
 from pathlib import Path
@@ -37,3 +37,27 @@ def test_every_package_has_its_row() -> None:
 @pytest.mark.parametrize(("folder", "lines"), ROWS)
 def test_lines_are_nearly_right(folder: str, lines: str) -> None:
     assert lines_of(folder) == pytest.approx(int(lines), rel=0.15)
+
+
+def modules_on_the_map() -> set[Path]:
+    """List what CONTRIBUTING's map names, each in the folder under which it stands."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The map of the house")[2]
+    modules: set[Path] = set()
+    folders: list[tuple[int, str]] = []
+    for line in text.split("```")[1].splitlines():
+        indent = len(line) - len(line.lstrip())
+        while folders and folders[-1][0] >= indent:
+            folders.pop()
+        if match := re.match(r"(\w+)/ ", line.lstrip()):
+            folders.append((indent, match[1]))
+        modules |= {ROOT.joinpath(*(name for _, name in folders), module) for module in re.findall(r"\w+\.py", line)}
+    return modules
+
+
+def test_map_names_each_module() -> None:
+    """Those of a folder that is told as a whole (`a file a …`) are not named, or by way of example."""
+    named = modules_on_the_map()
+    folders = ("berth", "model_export", "service", "service/api", "service/inference", "bench")
+    there = {path for folder in folders for path in (ROOT / folder).glob("*.py") if not path.name.startswith("__")}
+    assert not there - named
+    assert not [path for path in named if not path.exists()]
