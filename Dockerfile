@@ -66,7 +66,11 @@ USER 10001:10001
 WORKDIR /var/cache/berth
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-# The long start is for a model that has to be downloaded and exported first.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=300s CMD ["python", "-c", "import os, urllib.request as request; request.urlopen(f'http://127.0.0.1:{os.environ[\"BERTH_PORT\"]}/health/ready', timeout=4)"]
+# The long start is for a model that has to be downloaded and exported first. Not by http_proxy, which Docker may hand to
+# containers: the port is this one's own.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=300s CMD ["python", "-c", "\
+import os, urllib.request as request; \
+direct = request.build_opener(request.ProxyHandler({})); \
+direct.open(f'http://127.0.0.1:{os.environ[\"BERTH_PORT\"]}/health/ready', timeout=4)"]
 ENTRYPOINT ["berth"]
 CMD ["serve"]
