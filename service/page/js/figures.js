@@ -6,7 +6,10 @@ import { quantile, total } from "./prometheus.js";
 /** @typedef {{time: number, scrape: Scrape}} Reading `time` in seconds */
 /** @typedef {Record<string, number | null>} Figures */
 
-/** Routes that are no work: this page's own polls among them, which would be all there is at an idle service. */
+/**
+ * Routes that are no work: this page's own polls among them, which would be all there is at an idle service. GET / is
+ * counted, for it shares its route with text-embeddings-inference's POST /.
+ */
 const UNCOUNTED = /^\/(page\/|metrics|info|health|docs|openapi|static-offline-docs)/;
 /** Parts of a request that is answered with vectors. */
 const STAGES = ["tokenize", "queue", "encode"];
@@ -44,7 +47,8 @@ export function figuresOf(now, before, earlier, budget) {
     batches: batches / seconds,
     fill: perBatch !== null && budget ? perBatch / budget : null,
     rejected: rate("berth_rejected_requests_total"),
-    failed: rate("berth_requests_total", ({ status }) => status.startsWith("5")),
+    // A start's 503 on /health/ready, for which this page asks too, is no error.
+    failed: rate("berth_requests_total", ({ route, status }) => status.startsWith("5") && !route.startsWith("/health")),
     encoderErrors: rate("berth_encoder_errors_total"),
     memory: total(now.scrape, "process_resident_memory_bytes"),
     cores: rate("process_cpu_seconds_total"),

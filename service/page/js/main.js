@@ -16,6 +16,8 @@ const LATER = 2000;
 /** @type {any} */
 let info = null;
 let shown = "";
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let later;
 
 startKey();
 /** @type {Record<string, import("./asker.js").Asker>} */
@@ -57,6 +59,9 @@ async function learn() {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     if (error.status === 401) askForKey();
-    else setTimeout(learn, LATER);
+    else {
+      clearTimeout(later); // another tab was shown meanwhile: that asks too, and one of them goes on
+      later = setTimeout(learn, LATER);
+    }
   }
 }

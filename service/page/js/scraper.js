@@ -9,6 +9,8 @@ const EVERY = 2;
 /** Readings between the two whose difference gives quantiles, and a minute's worth, which gives the routes' figures. */
 const SOME = 5;
 const MINUTE = 30;
+/** Statuses that another try does not change: each would be one more line in the service's log. */
+const LASTING = [401, 403, 404];
 
 export class Scraper {
   /** @param {(error: ApiError | null) => void} told after each reading */
@@ -28,16 +30,19 @@ export class Scraper {
     document.addEventListener("visibilitychange", () => this.now());
   }
 
-  /** Read now, and from now on. */
+  /** Read now, and from now on; where the metrics are refused, not before somebody looks anew or has another key. */
   async now() {
     clearTimeout(this.timer);
     if (document.hidden || this.paused) return;
-    this.timer = setTimeout(() => this.now(), EVERY * 1e3);
+    const timer = setTimeout(() => this.now(), EVERY * 1e3);
+    this.timer = timer;
     try {
-      this.add({ time: performance.now() / 1e3, scrape: parse(await read("metrics")) });
+      const scrape = parse(await read("metrics"));
+      this.add({ time: performance.now() / 1e3, scrape });
       this.told(null);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
+      if (LASTING.includes(error.status)) clearTimeout(timer);
       this.told(error);
     }
   }
