@@ -1,7 +1,8 @@
 """`python -m bench scaling`: the encoder alone in this process, on one core and on two, in turns.
 
 Each thread is kept on a core of its own and goes through batches that the scheduler made of the workload's texts. One
-run of the graph uses one core, so this is what a service with two encoder threads can reach at most.
+run of the graph uses one core, so this is what a service with two encoder threads can reach at most. Tokens are
+counted, for one core and two come to different texts in their seconds; a text that is told is as long as the mean one.
 """
 
 import argparse
@@ -56,7 +57,7 @@ class Pair:
 class Work:
     """What a thread did, and its last batch."""
 
-    texts: int
+    tokens: int
     seconds: float
     cpu_seconds: float
     batch: Batch
@@ -73,7 +74,8 @@ def scaling(rig: Rig, options: argparse.Namespace, about: dict[str, str]) -> boo
     for name in options.workloads:
         requests = [rig.model.units(texts) for texts in rig.workload(name).requests]
         pin({last})
-        budget = measure_ceiling(rig.model, rig.workload(name), min(options.seconds, SEARCH_SECONDS)).budget
+        ceiling = measure_ceiling(rig.model, rig.workload(name), min(options.seconds, SEARCH_SECONDS))
+        budget, tokens = ceiling.budget, ceiling.text_tokens
         pin({first, last})
         source = batches(requests, rig.workload(name).shape.concurrency, budget)
         drawn = list(islice(source, DRAWN))
@@ -83,7 +85,7 @@ def scaling(rig: Rig, options: argparse.Namespace, about: dict[str, str]) -> boo
             for cores in ([last], [first, last])[:: 1 if number % 2 == 0 else -1]:
                 done[len(cores)] = run(rig.model, drawn, cores, warmup=options.warmup, seconds=options.seconds)
             right &= all(agrees(rig.model, work, options.min_cos) for works in done.values() for work in works)
-            pairs.append(Pair(name, budget, rate(done[1]), rate(done[2]), cpu_ms(done[1]), cpu_ms(done[2])))
+            pairs.append(Pair(name, budget, *(of(done[count], tokens) for of in (rate, cpu_ms) for count in (1, 2))))
             if options.out is not None:
                 with options.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"scaling": True, **asdict(pairs[-1]), **about}) + "\n")
@@ -122,23 +124,23 @@ def run(model: Model, drawn: list[Batch], cores: list[int], *, warmup: float, se
 
 def encode(model: Model, source: Iterator[Batch], seconds: float) -> Work:
     """Encode batches, at least one, until the seconds are over."""
-    texts, started, cpu = 0, time.perf_counter(), time.thread_time()
+    tokens, started, cpu = 0, time.perf_counter(), time.thread_time()
     while True:
         batch = next(source)
         vectors = model.encoder(batch)
-        texts += len(batch)
+        tokens += sum(map(len, batch))
         if (elapsed := time.perf_counter() - started) >= seconds:
-            return Work(texts, elapsed, time.thread_time() - cpu, batch, [each[0] for each in vectors])
+            return Work(tokens, elapsed, time.thread_time() - cpu, batch, [each[0] for each in vectors])
 
 
-def rate(works: list[Work]) -> float:
-    """Give the texts a second of all threads."""
-    return sum(work.texts / work.seconds for work in works)
+def rate(works: list[Work], text_tokens: float) -> float:
+    """Give the texts a second of all threads, each text of so many tokens."""
+    return sum(work.tokens / work.seconds for work in works) / text_tokens
 
 
-def cpu_ms(works: list[Work]) -> float:
-    """Give the milliseconds of CPU a text."""
-    return 1000 * sum(work.cpu_seconds for work in works) / sum(work.texts for work in works)
+def cpu_ms(works: list[Work], text_tokens: float) -> float:
+    """Give the milliseconds of CPU a text of so many tokens."""
+    return 1000 * sum(work.cpu_seconds for work in works) / sum(work.tokens for work in works) * text_tokens
 
 
 def agrees(model: Model, work: Work, lowest: float) -> bool:
