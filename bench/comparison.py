@@ -4,10 +4,9 @@ import argparse
 import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
-from statistics import median
 
 from bench.ceiling import Ceiling, measure_ceiling
-from bench.figures import ratio_of_medians
+from bench.figures import median_of, ratio_of_medians
 from bench.floor import Floor, sizes_of
 from bench.picture import picture
 from bench.processes import pin
@@ -61,7 +60,7 @@ class Comparison:
         labels = list(dict.fromkeys(label for label, _ in self.results))
         return {
             f"{name}, {SHAPES[name].title}": {
-                label: median(result.texts_per_second for result in self.results[label, name]) for label in labels
+                label: median_of(result.texts_per_second for result in self.results[label, name]) for label in labels
             }
             for name in self.options.workloads
         }
@@ -121,10 +120,10 @@ class Comparison:
         return [
             name,
             label,
-            median(rates),
-            *(median(getattr(result, key) for result in results) for key in ("p50_ms", "p95_ms", "p99_ms")),
-            median(cpu) if cpu else None,
-            median(rates) * median(ceilings) / 1000 if ceilings else None,
+            median_of(rates),
+            *(median_of(getattr(result, key) for result in results) for key in ("p50_ms", "p95_ms", "p99_ms")),
+            median_of(cpu),
+            median_of(rates) * median_of(ceilings) / 1000,
             ratio_of_medians(ceilings, cpu),
             ratio_of_medians(ceilings, self.floors[name]),
             max(peaks, default=None),

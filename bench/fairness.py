@@ -4,11 +4,10 @@ import argparse
 import json
 import re
 from dataclasses import asdict, dataclass
-from statistics import median
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from bench.figures import Span, Window, percentile
+from bench.figures import Span, Window, median_of, percentile, ratio_of_medians
 from bench.load import Target, run_together
 from bench.processes import pin
 from bench.rig import Rig
@@ -48,19 +47,19 @@ def fairness(rig: Rig, options: argparse.Namespace, about: dict[str, str]) -> bo
                 valid &= sound
                 _write(report, options, about)
         labels = [contender.target.label for contender in contenders]
-    print(table(HEAD, [_row(reports[label]) for label in labels]))
-    ours, *peers = (median(report.crowded_p99_ms for report in reports[label]) for label in labels)
+    print(table(HEAD, [row_of(reports[label]) for label in labels]))
+    ours, *peers = ([report.crowded_p99_ms for report in reports[label]] for label in labels)
     if peers:
-        ratios = [theirs / ours for theirs in peers]
+        ratios = [ratio_of_medians(theirs, ours) for theirs in peers]
         print("", table([f"crowded p99, ÷ {labels[0]}'s", *labels[1:]], [["w1", *ratios]]), sep="\n")
     rig.tell_left_out()
     return valid
 
 
-def _row(reports: list[Report]) -> list[float | str | None]:
+def row_of(reports: list[Report]) -> list[float | str]:
     """Give the medians of a server's rounds."""
     server, *rows = zip(*(asdict(report).values() for report in reports), strict=True)
-    return [server[0], *(None if None in row else median(row) for row in rows)]
+    return [server[0], *(median_of(figure for figure in row if figure is not None) for row in rows)]
 
 
 def _write(report: Report, options: argparse.Namespace, about: dict[str, str]) -> None:

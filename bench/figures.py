@@ -1,6 +1,7 @@
-"""The arithmetic of a run: what of it lies in the window, percentiles, ratios of medians."""
+"""The arithmetic of a run: what of it lies in the window, percentiles, medians of rounds and their ratios."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -55,8 +56,13 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def ratio_of_medians(ours: Sequence[float], theirs: Sequence[float]) -> float:
+def median_of(rounds: Iterable[float]) -> float:
+    """Give the median of the rounds that have a figure; NaN where none has, for NaN has no place in an order."""
+    figures = [figure for figure in rounds if not math.isnan(figure)]
+    return median(figures) if figures else math.nan
+
+
+def ratio_of_medians(ours: Iterable[float], theirs: Iterable[float]) -> float:
     """Divide the median of some rounds by the median of others; NaN where either is missing."""
-    if not ours or not theirs or not median(theirs):
-        return float("nan")
-    return median(ours) / median(theirs)
+    below = median_of(theirs)
+    return median_of(ours) / below if below else math.nan

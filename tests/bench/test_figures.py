@@ -1,10 +1,11 @@
 """The arithmetic of windows, percentiles and ratios."""
 
 import math
+from itertools import permutations
 
 import pytest
 
-from bench.figures import Span, Window, percentile, ratio_of_medians
+from bench.figures import Span, Window, median_of, percentile, ratio_of_medians
 
 WINDOW = Window(10, 20)
 
@@ -47,7 +48,15 @@ def test_percentile_of_one_and_of_none() -> None:
     assert math.isnan(percentile([], 50))
 
 
+def test_rounds_without_a_figure_do_not_count_wherever_they_stand() -> None:
+    assert {median_of(rounds) for rounds in permutations([1.0, math.nan, 3.0, 8.0])} == {3}
+    assert math.isnan(median_of([math.nan, math.nan]))
+    assert math.isnan(median_of([]))
+
+
 def test_ratio_of_medians_ignores_an_outlier() -> None:
     assert ratio_of_medians([10, 12, 900], [4, 6, 0.1]) == 3
     assert math.isnan(ratio_of_medians([], [1]))
     assert math.isnan(ratio_of_medians([1], [0]))
+    assert math.isnan(ratio_of_medians([1], [math.nan]))
+    assert ratio_of_medians([math.nan, 6], [4, math.nan, 2]) == 2
