@@ -18,6 +18,8 @@ class Dialect:
     body: Callable[[list[str], str | None], dict[str, Any]]
     vectors: Callable[[Any], list[list[float]]]
     accept: str = "application/json"
+    own_lengths: bool = False
+    """Whether its vectors are of another length than the model's: TEI's are of 1, bert-as-service's as they come."""
 
     def ask(self, texts: list[str], model: str | None) -> bytes:
         """Give a request's body."""
@@ -41,8 +43,11 @@ def _openai_vectors(answer: Any) -> list[list[float]]:
 
 DIALECTS = {
     "openai": Dialect("/v1/embeddings", _openai_body, _openai_vectors),
-    "tei": Dialect("/embed", lambda texts, _: {"inputs": texts}, list),
+    "tei": Dialect("/embed", lambda texts, _: {"inputs": texts}, list, own_lengths=True),
     "bert-as-service": Dialect(
-        "/encode", lambda texts, _: {"id": 1, "texts": texts, "is_tokenized": False}, lambda answer: answer["result"]
+        "/encode",
+        lambda texts, _: {"id": 1, "texts": texts, "is_tokenized": False},
+        lambda answer: answer["result"],
+        own_lengths=True,
     ),
 }

@@ -102,7 +102,7 @@ def measure_served(subject: Subject, precision: Precision, scale: Scale, workers
     bulk = _workload("bulk", TEXTS_IN_BULK, BULK_AT_ONCE, [len(unit) for unit in units])
     short = [8 + number % 17 for number in range(256)]
     one, many = _workload("single", 1, 1, short), _workload("singles", 1, SINGLES_AT_ONCE, short)
-    raw = RawDialect("/v1/embeddings", _plain_body, list, RAW, manifest.hidden_size)
+    raw = RawDialect("/v1/embeddings", _plain_body, list, RAW, width=manifest.hidden_size)
     spelled, plain = Dialect("/v1/embeddings", _base64_body, _base64_vectors), DIALECTS["openai"]
     reference = Reference(encode, manifest)
     loads: list[Load] = []

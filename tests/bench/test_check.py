@@ -2,9 +2,10 @@
 
 import numpy as np
 import orjson
+import pytest
 
 from bench.check import Check, Sample, check, cosines
-from bench.dialects import DIALECTS
+from bench.dialects import DIALECTS, Dialect
 from bench.workloads import SHAPES, Workload
 
 VECTORS = np.eye(3, 4, dtype=np.float32)
@@ -12,11 +13,11 @@ WORKLOAD = Workload(SHAPES["w1"], ["a", "b", "c"])
 TEI = DIALECTS["tei"]
 
 
-def checked(*answers: tuple[int, bytes]) -> Check:
+def checked(*answers: tuple[int, bytes], dialect: Dialect = TEI) -> Check:
     sample = Sample(10)
     for answer in answers:
         sample.offer(*answer)
-    return check(WORKLOAD, sample, TEI, lambda places: VECTORS[list(places)], lowest=0.999)
+    return check(WORKLOAD, sample, dialect, lambda places: VECTORS[list(places)], lowest=0.999)
 
 
 def answer(*rows: int) -> bytes:
@@ -29,6 +30,19 @@ def test_right_answers_are_right() -> None:
 
 def test_another_texts_vector_is_wrong() -> None:
     assert checked((0, answer(0)), (1, answer(2))).wrong == 1
+
+
+@pytest.mark.parametrize(("scale", "wrong"), [(1.02, 0), (0.9, 1), (1.1, 1), (7.0, 1)])
+def test_a_vector_of_another_length_is_wrong_where_it_is_to_be_the_models(scale: float, wrong: int) -> None:
+    """Its cosine is 1."""
+    vector = (VECTORS[0] * scale).tolist()
+    said = {
+        "openai": {"data": [{"index": 0, "embedding": vector}]},
+        "tei": [vector],
+        "bert-as-service": {"result": [vector]},
+    }
+    found = {name: checked((0, orjson.dumps(answer)), dialect=DIALECTS[name]).wrong for name, answer in said.items()}
+    assert found == {"openai": wrong, "tei": 0, "bert-as-service": 0}
 
 
 def test_too_many_vectors_are_wrong() -> None:
