@@ -42,6 +42,11 @@ class Check:
     wrong: int
     unreadable: str | None = None
 
+    @property
+    def right(self) -> bool:
+        """Whether there was something to look at, and all of it right."""
+        return self.texts > 0 and not self.wrong and self.unreadable is None
+
 
 def check(workload: Workload, sample: Sample, dialect: Dialect, reference: Reference, *, lowest: float) -> Check:
     """Hold a sample against the reference; a cosine of `lowest` or less is wrong, and so is a missing vector."""

@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
+from bench.check import Check, Sample
 from bench.connection import Connection
 from bench.figures import Window, percentile
-from bench.load import Target
+from bench.load import SAMPLED_TEXTS, Target
 from bench.processes import Usage, usage
 from bench.rig import Rig
 from bench.table import table
@@ -28,6 +29,8 @@ class Outcome:
     """Seconds from a request's sending to its answer, of the accepted and the refused; the others by kind."""
 
     accepted: list[float] = field(default_factory=list)
+    sample: Sample = field(default_factory=lambda: Sample(SAMPLED_TEXTS))
+    """Of the accepted ones' answers, one text each, to be looked at when nothing is on the way any more."""
     refused: list[float] = field(default_factory=list)
     others: dict[str, int] = field(default_factory=dict)
     in_time: int = 0
@@ -56,6 +59,8 @@ class Report:
     refused_p99_ms: float
     refused_within_50_ms: float
     others: dict[str, int]
+    checked_texts: int
+    lowest_cosine: float
     unsent: int
     client_late_p99_ms: float
     client_cpu: float
@@ -91,7 +96,7 @@ class OpenLoop:
                 self.outcome.unsent += 1
                 continue
             self._on_the_way += 1
-            task = asyncio.create_task(self._send(self._requests[number % len(self._requests)], window))
+            task = asyncio.create_task(self._send(number % len(self._requests), window))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         self.outcome.client_cpu = (time.process_time() - cpu) / (time.perf_counter() - start)
@@ -100,11 +105,11 @@ class OpenLoop:
             connection.close()
         return self.outcome
 
-    async def _send(self, request: bytes, window: Window) -> None:
+    async def _send(self, number: int, window: Window) -> None:
         started = time.perf_counter()
         try:
             connection = self._connection() or await Connection.to(self._target.base)
-            answer = await asyncio.wait_for(connection.ask(request), ANSWER_BOUND)
+            answer = await asyncio.wait_for(connection.ask(self._requests[number]), ANSWER_BOUND)
         except (OSError, TimeoutError) as error:
             self._count(type(error).__name__)
         else:
@@ -114,6 +119,7 @@ class OpenLoop:
             if answer.status == 200:
                 self.outcome.accepted.append(ended - started)
                 self.outcome.in_time += ended < window.end
+                self.outcome.sample.offer(number, answer.body)
             elif answer.status == 429:
                 self.outcome.refused.append(ended - started)
             else:
@@ -153,18 +159,26 @@ def overload(rig: Rig, options: argparse.Namespace, about: dict[str, str]) -> bo
         loop = OpenLoop(target, rig.workload("w2"), rate=rate, seconds=options.seconds)
         outcome = asyncio.run(loop.run())
         after = usage(target.pid) if target.pid else None
-    report = report_of(outcome, peak.texts_per_second, rate, options.seconds, (before, after))
+    checked = rig.check(target, "w2", outcome.sample)
+    report = report_of(outcome, checked, peak.texts_per_second, rate, options.seconds, (before, after))
     print(table(["overload", target.label], [[name, _told(value)] for name, value in asdict(report).items()]))
     if not peak.valid:
         print(f"the peak is not to be trusted: {peak.errors or 'wrong vectors'}")
+    if not checked.right:
+        print(f"NOT VALID: {checked.wrong} of {checked.texts} vectors are wrong {checked.unreadable or ''}")
     if options.out is not None:
         with options.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"overload": target.label, **asdict(report), **about}) + "\n")
-    return peak.valid and not outcome.others and bool(outcome.accepted)
+    return peak.valid and not outcome.others and checked.right
 
 
 def report_of(
-    outcome: Outcome, peak: float, rate: float, seconds: float, memory: tuple[Usage | None, Usage | None]
+    outcome: Outcome,
+    checked: Check,
+    peak: float,
+    rate: float,
+    seconds: float,
+    memory: tuple[Usage | None, Usage | None],
 ) -> Report:
     """Work an overload's figures out."""
     before, after = memory
@@ -183,6 +197,8 @@ def report_of(
         refused_p99_ms=percentile(refused, 99),
         refused_within_50_ms=sum(value <= REFUSAL_BOUND * 1000 for value in refused) / max(len(refused), 1),
         others=outcome.others,
+        checked_texts=checked.texts,
+        lowest_cosine=checked.lowest,
         unsent=outcome.unsent,
         client_late_p99_ms=percentile(outcome.late, 99) * 1000,
         client_cpu=outcome.client_cpu,

@@ -45,7 +45,7 @@ def result_of(label: str, shape: Shape, number: int, record: Record, check: Chec
         label=label,
         workload=shape.name,
         round=number,
-        valid=not errors and not check.wrong and check.texts > 0,
+        valid=not errors and check.right,
         requests_per_second=rate,
         texts_per_second=rate * shape.texts,
         p50_ms=percentile(latencies, 50),

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.check import check
+from bench.check import Check, Sample, check
 from bench.dialects import DIALECTS
 from bench.load import ClosedLoop, Record, Target, run_together
 from bench.model import Model, OwnReference
@@ -65,9 +65,13 @@ class Rig:
 
     def result(self, target: Target, name: str, number: int, record: Record) -> Result:
         """Check a workload's answers and work its figures out."""
+        checked = self.check(target, name, record.sample)
+        return result_of(target.label, self.workload(name).shape, number, record, checked)
+
+    def check(self, target: Target, name: str, sample: Sample) -> Check:
+        """Hold a sample of a workload's answers against the reference."""
         workload, reference = self._known(name)
-        checked = check(workload, record.sample, target.dialect, reference, lowest=self._options.min_cos)
-        return result_of(target.label, workload.shape, number, record, checked)
+        return check(workload, sample, target.dialect, reference, lowest=self._options.min_cos)
 
     def tell_left_out(self) -> None:
         """Print a line a peer that was left out."""

@@ -62,6 +62,15 @@ def test_overload_is_told(tmp_path: Path, tiny_artifact: Path) -> None:
     status, (line,) = run(tmp_path, tiny_artifact, "overload", "--factor", "4", "--", "--max-queue-tokens", room)
     assert status == 0
     assert int(str(line["accepted"])) > 0
+    assert int(str(line["checked_texts"])) > 0
+
+
+def test_wrong_vectors_fail_the_overload(
+    tmp_path: Path, tiny_artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, (line,) = run(tmp_path, tiny_artifact, "overload", "--factor", "2", "--min-cos", "1.1")
+    assert status == 1
+    assert f"NOT VALID: {line['checked_texts']} of {line['checked_texts']} vectors are wrong" in capsys.readouterr().out
 
 
 def test_fairness_is_told_beside_a_peer(
