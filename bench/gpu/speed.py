@@ -1,11 +1,14 @@
-"""Tokens a second of the encoder alone, by mean length and budget, beside torch and the card's matrix rate."""
+"""Tokens a second of the encoder alone, by mean length and budget, beside torch and the card's matrix rate.
+
+Each is measured as it would be served: Berth with two batches in flight, so that one is packed and copied while the
+other is run, torch with one after the other, each waited for. Both go through all texts, in whole rounds.
+"""
 
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ import torch
 from bench.gpu.options import Scale
 from bench.gpu.subject import Subject
 from bench.gpu.texts import sentences
-from bench.gpu.torch_side import WARM_UP, Batch, TorchEncoder, matrix_rate, padded_batches, tokens_per_second
+from bench.gpu.torch_side import WARM_UP, Batch, TorchEncoder, matrix_rate, padded_batches, rounds, tokens_per_second
 from service.inference.artifact import Precision
 from service.inference.runner import Encode
 from service.inference.scheduler import Flow, Kind, Scheduler, Ticket
@@ -75,25 +78,28 @@ def scheduled(units: Sequence[Unit], budget: int) -> list[Batch]:
 
 
 def in_flight(encode: Encode, batches: Sequence[Batch], seconds: float) -> float:
-    """Measure tokens a second with two threads, as many as the service's runner has of each kind for a GPU."""
+    """Measure tokens a second with two threads, as many as the service's runner has of each kind for a GPU.
+
+    It takes the rounds whole; at the end of the last one a thread may be alone.
+    """
     for batch in (*batches[:WARM_UP], max(batches, key=lambda batch: sum(map(len, batch)))):
         encode(batch)
-    source, lock, ends = cycle(batches), threading.Lock(), [0.0] * IN_FLIGHT
+    source, lock = rounds(batches, seconds), threading.Lock()
     started = time.perf_counter()
 
-    def work(number: int) -> int:
+    def work(_: int) -> int:
         tokens = 0
-        while time.perf_counter() - started < seconds or not tokens:
+        while True:
             with lock:
-                batch = next(source)
+                batch = next(source, None)
+            if batch is None:
+                return tokens
             encode(batch)
             tokens += sum(map(len, batch))
-        ends[number] = time.perf_counter()
-        return tokens
 
     with ThreadPoolExecutor(IN_FLIGHT) as threads:
         tokens = sum(threads.map(work, range(IN_FLIGHT)))
-    return tokens / (max(ends) - started)
+        return tokens / (time.perf_counter() - started)
 
 
 def measure_speed(subject: Subject, precision: Precision, scale: Scale) -> dict[str, Any]:

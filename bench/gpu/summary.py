@@ -1,5 +1,6 @@
 """The short table: each of the figures that the CUDA path must reach, beside what was measured."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +34,10 @@ def goals(report: Mapping[str, Any]) -> Iterator[Goal]:
         if line["mixed"] and mean == 128:
             yield Goal("share of the matrix rate, mean 128, mixed", line["share"], 0.55)
         for kind in ("padded", "sorted"):
-            if kind in of_torch and (mean == 128 or not line["mixed"]):
+            if mean == 128 or not line["mixed"]:
                 limit = 1.2 if line["mixed"] else 1.1
-                yield Goal(f"berth ÷ torch {kind}, {_texts(line)}", line["best"] / of_torch[kind], limit)
+                ratio = line["best"] / of_torch.get(kind, math.nan)  # torch has no rate where it failed
+                yield Goal(f"berth ÷ torch {kind}, {_texts(line)}", ratio, limit)
     served = report.get("served", {})
     for load in served.get("loads", ()):
         name = f"{load['name']}, {load['workers']} workers"

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import cycle
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -70,15 +70,20 @@ class TorchEncoder:
             return np.asarray(torch.nn.functional.normalize(means, dim=1).cpu().numpy())
 
 
+def rounds(batches: Sequence[Batch], seconds: float) -> Iterator[Batch]:
+    """Yield the batches, again and again until the seconds are over; whole rounds, as their lengths may ascend."""
+    end = time.perf_counter() + seconds
+    yield from batches
+    while time.perf_counter() < end:
+        yield from batches
+
+
 def tokens_per_second(encode: Callable[[Batch], object], batches: Sequence[Batch], seconds: float) -> float:
-    """Measure the texts' own tokens a second, padding not counted, over whole rounds or as much of one as fits."""
-    source: Iterator[Batch] = cycle(batches)
-    for _ in range(WARM_UP):
-        encode(next(source))
-    source = cycle(batches)
+    """Measure the texts' own tokens a second, padding not counted, one batch after the other, over whole rounds."""
+    for batch in islice(cycle(batches), WARM_UP):
+        encode(batch)
     tokens, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds or not tokens:
-        batch = next(source)
+    for batch in rounds(batches, seconds):
         encode(batch)
         tokens += sum(map(len, batch))
     return tokens / (time.perf_counter() - started)

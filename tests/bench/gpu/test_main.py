@@ -74,3 +74,11 @@ def test_goals_tell_what_was_not_reached() -> None:
         "growth of memory after warm-up": False,
     }
     assert "NO" in write_tables({"memory": {"growth": 0.5}})
+
+
+def test_goal_beside_a_torch_that_failed_is_not_reached() -> None:
+    line = {"mean": 512, "mixed": False, "best": 110.0, "share": 0.6, "torch": {"padded": 50.0}}
+    assert {goal.name: goal.reached for goal in goals({"speed": {"lines": [line]}})} == {
+        "berth ÷ torch padded, all 512": True,
+        "berth ÷ torch sorted, all 512": False,
+    }

@@ -6,7 +6,7 @@ from transformers import BertConfig, BertModel
 
 from bench.gpu.speed import in_flight, operations, scheduled
 from bench.gpu.texts import lengths, sentences
-from bench.gpu.torch_side import TorchEncoder, padded_batches, tokens_per_second
+from bench.gpu.torch_side import TorchEncoder, padded_batches, rounds, tokens_per_second
 from service.inference.scheduler import MAX_PADDING
 from service.inference.types import Unit, Vectors
 
@@ -61,6 +61,15 @@ def test_torch_encoder_pads_without_touching_the_vectors() -> None:
     together = encode(UNITS[:6])
     for unit, vector in zip(UNITS[:6], together, strict=True):
         np.testing.assert_allclose(encode([unit])[0], vector, atol=1e-5)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.001])
+def test_rounds_are_whole(seconds: float) -> None:
+    """In a part of one, of batches by length, there would be the shortest texts alone."""
+    batches = [UNITS[:size] for size in range(1, 9)]
+    sizes = [len(batch) for batch in rounds(batches, seconds)]
+    assert sizes == [*range(1, 9)] * (len(sizes) // 8)
+    assert sizes
 
 
 def test_rates_count_the_texts_own_tokens() -> None:
