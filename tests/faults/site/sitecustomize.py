@@ -17,7 +17,7 @@ RAISING, SPOILT, HANGING = (int(number) for number in os.environ["FAULT_TOKENS"]
 RELEASE, CLOCK = Path(os.environ["FAULT_RELEASE"]), Path(os.environ["FAULT_CLOCK"])
 
 run = onnxruntime.InferenceSession.run
-true_time = time.time
+true_time = time.time_ns
 
 
 def fail(self: Any, names: Any, feeds: Any, *others: Any) -> Any:
@@ -33,10 +33,11 @@ def fail(self: Any, names: Any, feeds: Any, *others: Any) -> Any:
     return outputs
 
 
-def jumping_time() -> float:
+def jumping_time_ns() -> int:
     """Tell the time, wrong by what the file says; one that is just being written says nothing."""
-    return true_time() + float(CLOCK.read_text() or 0)
+    return true_time() + int(float(CLOCK.read_text() or 0) * 1e9)
 
 
 onnxruntime.InferenceSession.run = fail
-time.time = jumping_time
+time.time_ns = jumping_time_ns  # from Python 3.13 on it is this one that logging reads
+time.time = lambda: jumping_time_ns() / 1e9
