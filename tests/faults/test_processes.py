@@ -7,7 +7,7 @@ import signal
 import httpx
 
 from tests.end_to_end.conftest import Service, Start
-from tests.faults.conftest import TRUTH_BOUND, Load, Readiness, Right
+from tests.faults.conftest import Load, Readiness, Right
 
 
 def ready_workers(service: Service) -> list[int]:
@@ -53,7 +53,7 @@ def test_last_worker_that_is_killed_leaves_nobody_who_says_ready(
 
 def test_sigterm_under_load_loses_no_request(start: Start, tiny_artifact: str, right: Right) -> None:
     """Clients go on sending until the port is closed, and what was accepted until then is answered rightly."""
-    service = start(tiny_artifact, "--shutdown-grace", str(TRUTH_BOUND))
+    service = start(tiny_artifact, "--shutdown-grace", "5")
     with Readiness(service) as ready, Load(service, right, clients=8) as load:
         load.until_answered(50)
         service.process.send_signal(signal.SIGTERM)
