@@ -104,7 +104,7 @@ def test_answer_before_the_body_leaves_the_connection_open(start: "Start", tiny_
 
 
 def test_shutdown_of_all_workers_takes_in_what_waits(start: "Start", tiny_artifact: Path) -> None:
-    service = start(tiny_artifact, "--workers", "2", "--shutdown-grace", "1")
+    service = start(tiny_artifact, "--workers", "2", "--shutdown-grace", "5")  # in which all have to connect
     with ExitStack() as stack:
         service.process.send_signal(signal.SIGTERM)
         connections = []
