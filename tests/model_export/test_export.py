@@ -60,6 +60,19 @@ def test_the_probes_are_what_the_graph_gives(request: pytest.FixtureRequest, run
         assert off < manifest.probe_tolerance / 10
 
 
+def test_prompts_and_metric_of_the_checkpoint_are_in_the_manifest(tiny_copy: Path, tmp_path: Path) -> None:
+    config = {
+        "prompts": {"query": "find: ", "document": ""},
+        "default_prompt_name": "query",
+        "similarity_fn_name": "dot",
+    }
+    (tiny_copy / "config_sentence_transformers.json").write_text(json.dumps(config))
+    export(str(tiny_copy), tmp_path / "out")
+    manifest = read_artifact(tmp_path / "out").manifest
+    assert (manifest.prompts, manifest.default_prompt_name) == ({"query": "find: ", "document": ""}, "query")
+    assert (manifest.similarity, manifest.normalize) == (Metric.DOT, False)
+
+
 def test_the_limit_is_at_most_the_positions(tiny_copy: Path, tmp_path: Path) -> None:
     (tiny_copy / "sentence_bert_config.json").write_text('{"max_seq_length": 512}')
     assert export(str(tiny_copy), tmp_path / "out").manifest.max_tokens == 40

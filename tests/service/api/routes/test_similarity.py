@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from service.inference.encoder import CpuEncoder
+from service.inference.types import Metric
 
 if TYPE_CHECKING:
     from tests.service.api.conftest import Api, MakeApi
@@ -49,6 +50,15 @@ def test_lists_give_a_matrix_with_a_row_a_source(api: "Api", metric: str) -> Non
 def test_pairs_give_a_list(api: "Api", metric: str) -> None:
     scores = ask(api, source=SOURCES, target=TARGETS[:3], metric=metric, pairwise=True)["scores"]
     np.testing.assert_allclose(scores, expected(api, metric)[:, :3].diagonal(), atol=1e-5)
+
+
+def test_metric_is_the_models_own_where_none_is_given(make_api: "MakeApi", encoder: CpuEncoder) -> None:
+    """Vectors that are not normalised, whose products are no cosines."""
+    api = make_api(encoder)
+    api.state.manifest = api.state.manifest.model_copy(update={"similarity": Metric.DOT, "normalize": False})
+    scores = ask(api, source=SOURCES, target=TARGETS)["scores"]
+    np.testing.assert_allclose(scores, expected(api, "dot"), rtol=1e-5)
+    assert np.abs(scores - expected(api, "cosine")).min() > 0.1
 
 
 def test_strings_give_a_number(api: "Api") -> None:
