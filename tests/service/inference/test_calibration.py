@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -160,18 +161,22 @@ def on_gpu(artifact: Artifact) -> Manifest:
     return artifact.manifest.model_copy(update={"target": "cuda"})
 
 
-def test_gpu_is_measured_by_the_clock(on_gpu: Manifest) -> None:
+def test_gpu_is_measured_by_the_clock(on_gpu: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     """An encoder that waits for a GPU takes no CPU time of its thread."""
     seen: list[int] = []
+    now = 0.0
 
     def encode(units: Sequence[Unit]) -> list[Vectors]:
+        nonlocal now
         seen.append(sum(map(len, units)))
-        time.sleep(0.02 if len(seen) <= len(BUDGETS["cuda"]) else 0.001)
+        now += 0.02 if len(seen) <= len(BUDGETS["cuda"]) else 0.001
         return [[] for _ in units]
 
+    clock = SimpleNamespace(thread_time=lambda: 0.0, perf_counter=lambda: now, monotonic=lambda: now)
+    monkeypatch.setattr(calibration, "time", clock)
     rates = token_rates(encode, on_gpu, seconds=0.3)
     assert sorted(rates) == list(BUDGETS["cuda"])
-    assert all(budget / rate < 0.02 for budget, rate in rates.items())
+    assert [budget / rate for budget, rate in rates.items()] == pytest.approx([0.001] * len(rates))
 
 
 def test_budgets_end_where_the_memory_does(on_gpu: Manifest) -> None:
