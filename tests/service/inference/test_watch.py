@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import pytest
 
 from service.inference.types import Unit, Vectors
-from service.inference.watch import LEAST_SECONDS, SLACK, Watch
+from service.inference.watch import HOPELESS, LEAST_SECONDS, SLACK, Watch
 
 MakeUnits = Callable[[Iterable[int]], list[Unit]]
 
@@ -14,10 +14,10 @@ MakeUnits = Callable[[Iterable[int]], list[Unit]]
 class Clock:
     """An encoder whose batches take as long as it is told, on a clock of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 30.0) -> None:
         self.now = 100.0
         self.takes = 0.0
-        self.watch = Watch(self._encode, patience=30.0, clock=lambda: self.now)
+        self.watch = Watch(self._encode, patience=patience, clock=lambda: self.now)
         self.during: Callable[[], None] = lambda: None
 
     def _encode(self, units: Sequence[Unit]) -> list[Vectors]:
@@ -59,6 +59,15 @@ def test_batch_that_takes_long_stalls_and_then_hangs(
     seen(clock, make_units([100]), 0.001)
     assert seen(clock, make_units([100]), takes) == expected
     assert (clock.watch.stalled, clock.watch.hung) == (False, False), "it has ended"
+
+
+@pytest.mark.parametrize(("times", "hung"), [(0.99, False), (1.01, True)])
+def test_batch_is_given_up_after_times_what_stalls_it_however_little_patience_there_is(
+    make_units: MakeUnits, times: float, hung: bool
+) -> None:
+    clock = Clock(patience=0.0)
+    seen(clock, make_units([100]), 0.001)
+    assert seen(clock, make_units([100]), times * HOPELESS * LEAST_SECONDS) == (True, hung)
 
 
 def test_what_is_usual_comes_from_the_batches_before(clock: Clock, make_units: MakeUnits) -> None:
