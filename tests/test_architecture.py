@@ -156,12 +156,7 @@ def test_command_loads_nothing_heavy_to_serve() -> None:
 
 
 def test_importing_berth_needs_httpx_and_numpy_only() -> None:
-    assert not loaded_by("import berth") & {
-        *HEAVY,
-        "onnx",
-        "onnxruntime",
-        "fastapi",
-        "pydantic",
-        "tokenizers",
-        "service",
-    }
+    loaded = loaded_by("import berth")
+    assert {"berth", "httpx", "numpy"} <= loaded
+    assert not loaded & {*HEAVY, *HTTP, "onnx", "onnxruntime", "orjson", "pydantic", "tokenizers", "tqdm"}
+    assert not loaded & {"service", "model_export"}

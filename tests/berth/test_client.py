@@ -7,7 +7,6 @@ import asyncio
 import gc
 import json
 import pickle
-import subprocess
 import sys
 import threading
 import time
@@ -520,16 +519,6 @@ def test_closed_clients_ask_nothing_more(fake: Fake) -> None:
             await client.embed("7")
 
     asyncio.run(main())
-
-
-def test_import_is_light() -> None:
-    """The client needs httpx and NumPy; what the service and the exporter need stays out."""
-    code = "import berth, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    loaded = set(run.stdout.split())
-    assert {"berth", "httpx", "numpy"} <= loaded
-    heavy = {"service", "model_export", "fastapi", "starlette", "uvicorn", "onnxruntime", "onnx", "pydantic"}
-    assert not loaded & (heavy | {"pydantic_settings", "tokenizers", "tqdm", "torch", "transformers", "orjson"})
 
 
 def test_types_are_there_for_those_who_check_them() -> None:

@@ -217,8 +217,8 @@ def test_prometheus_has_data_for_every_panel_and_judges_every_alert(service: "Se
 
     try:
         service.until(all_have_data, 120)
-    except AssertionError:
-        raise AssertionError(f"no data for {sorted(missing)}") from None
+    except AssertionError as error:
+        raise AssertionError(f"no data for {sorted(missing)}") from error
     service.until(lambda: all(rule["health"] == "ok" for rule in prometheus.rules().values()))
     states = {name: rule["state"] for name, rule in prometheus.rules().items()}
     assert states.keys() == {rule["alert"] for rule in RULES}

@@ -54,14 +54,6 @@ def within_bounds(batch: list[Ticket], budget: int) -> bool:
     return len(batch) == 1 or (sum(lengths) <= budget and len(batch) * lengths[-1] <= MAX_PADDING * sum(lengths))
 
 
-def batches_until_served(scheduler: Scheduler, flow: Flow) -> int:
-    count = 0
-    while flow.waiting:
-        take(scheduler)
-        count += 1
-    return count
-
-
 def test_nothing_waits_nothing_comes() -> None:
     assert take(Scheduler(BUDGET)) == []
 
