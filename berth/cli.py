@@ -102,7 +102,7 @@ def artifact_folder(settings: Settings, goal: Goal) -> Path:
 
 
 def must_export(folder: Path) -> bool:
-    """Say whether there is nothing at the model's place in the cache, or what another version of Berth left there."""
+    """Say whether there is nothing at the model's place in the cache, or nothing whose manifest this version reads."""
     try:
         read_manifest(folder)
     except ArtifactError:
