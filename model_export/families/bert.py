@@ -8,7 +8,14 @@ from model_export.errors import ExportError
 from model_export.families.family import Family
 from model_export.network import Activation, Network
 
-ACTIVATIONS = {"gelu": Activation.GELU, "gelu_new": Activation.GELU_TANH, "relu": Activation.RELU}
+ACTIVATIONS = {
+    "gelu": Activation.GELU,
+    "gelu_python": Activation.GELU,
+    "gelu_new": Activation.GELU_TANH,
+    "gelu_pytorch_tanh": Activation.GELU_TANH,
+    "relu": Activation.RELU,
+}
+"""By transformers' names, of which several are of one function."""
 
 MODULES = {
     "embeddings.word": "embeddings.word_embeddings",
@@ -37,7 +44,7 @@ class Config(BaseModel):
     vocab_size: PositiveInt
     max_position_embeddings: PositiveInt
     type_vocab_size: PositiveInt
-    hidden_act: Literal["gelu", "gelu_new", "relu"]
+    hidden_act: str
     layer_norm_eps: PositiveFloat = 1e-12
     position_embedding_type: Literal["absolute"] | None = None
     is_decoder: Literal[False] | None = None
@@ -53,6 +60,9 @@ def network(config: dict[str, Any]) -> Network:
         field = first["loc"][0]
         found = f", not {config[field]!r}" if field in config else ""
         raise ExportError(f"config.json: {field}: {first['msg']}{found}") from error
+    activation = ACTIVATIONS.get(read.hidden_act)
+    if activation is None:
+        raise ExportError(f"config.json: hidden_act {read.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
     if read.hidden_size % read.num_attention_heads:
         raise ExportError(
             f"config.json: hidden_size {read.hidden_size} is not a multiple of "
@@ -67,7 +77,7 @@ def network(config: dict[str, Any]) -> Network:
         positions=read.max_position_embeddings,
         type_vocab_size=read.type_vocab_size,
         epsilon=read.layer_norm_eps,
-        activation=ACTIVATIONS[read.hidden_act],
+        activation=activation,
     )
 
 

@@ -5,9 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from transformers.activations import ACT2FN
 
+from model_export import reference
 from model_export.families import FAMILIES
+from model_export.families.bert import ACTIVATIONS
 from model_export.network import Activation, Network
 
 BASE = {
@@ -27,6 +32,13 @@ def test_a_config_older_than_most_fields_is_enough() -> None:
     assert network == Network(768, 12, 12, 3072, 30522, 512, 2, 1e-12, Activation.GELU)
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_activation_is_the_one_that_transformers_has_by_its_name(name: str) -> None:
+    x = np.linspace(-8, 8, 1001)
+    ours = reference.ACTIVATIONS[FAMILIES["bert"].network(BASE | {"hidden_act": name}).activation]
+    np.testing.assert_allclose(ours(x), ACT2FN[name](torch.tensor(x)).numpy(), rtol=0, atol=1e-12)
+
+
 def test_every_tensor_has_a_name_in_the_checkpoint() -> None:
     bert = FAMILIES["bert"]
     names = {bert.rename(name) for name in bert.network(BASE).shapes()}
@@ -37,8 +49,8 @@ def test_every_tensor_has_a_name_in_the_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden_act": "silu"}, "config.json: hidden_act: "),
-        ({"hidden_act": "silu"}, "not 'silu'"),
+        ({"hidden_act": "silu"}, "config.json: hidden_act 'silu' is not one of gelu, gelu_python, gelu_new,"),
+        ({"hidden_act": None}, "config.json: hidden_act: "),
         ({"position_embedding_type": "relative_key"}, "config.json: position_embedding_type: "),
         ({"is_decoder": True}, "config.json: is_decoder: "),
         ({"add_cross_attention": True}, "config.json: add_cross_attention: "),
