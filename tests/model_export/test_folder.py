@@ -1,5 +1,8 @@
 """A folder appears whole or not at all."""
 
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -110,6 +113,60 @@ def test_a_failed_move_brings_the_old_one_back(tmp_path: Path, monkeypatch: pyte
         _write(tmp_path / "out", "new")
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
     assert (tmp_path / "out" / "content").read_text() == "old"
+
+
+def _die(out: Path, when: str) -> None:
+    """Export in a process that is killed: `within` the export, or `between` the two moves at its end."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from model_export.folder import whole_folder\n"
+        "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "def move(self, to): os.rename(self, to); die()\n"
+        "with whole_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'content').write_text('new')\n"
+        "    die() if sys.argv[2] == 'within' else setattr(Path, 'rename', move)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code, str(out), when], check=False)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for name in ("out", "out2"):
+        _die(tmp_path / name, "within")
+    [other] = tmp_path.glob(".out2.*")
+    _write(out)
+    assert set(tmp_path.iterdir()) == {out, other}
+
+
+def test_what_a_killed_export_had_moved_aside_comes_back(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    _write(out, "old")
+    _die(out, "between")
+    assert not out.exists()
+    with pytest.raises(KeyboardInterrupt), whole_folder(out):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == [out]
+    assert (out / "content").read_text() == "old"
+
+
+def test_what_was_moved_aside_goes_where_there_is_another(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    _write(out, "old")
+    _die(out, "between")
+    [aside] = tmp_path.glob(".out.*.old")
+    out.mkdir()
+    _write(out, "new")
+    assert not aside.exists()
+    assert (out / "content").read_text() == "new"
+
+
+def test_an_export_that_lives_is_left_alone(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "manifest.json").write_text('{"format_version": 1}')
+        (folder / "content").write_text("slow")
+        _write(tmp_path / "out", "quick")
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+    assert (tmp_path / "out" / "content").read_text() == "slow"
 
 
 def test_many_at_once_all_end_well(tmp_path: Path) -> None:
