@@ -4,11 +4,9 @@ import logging
 from dataclasses import dataclass
 
 from service.errors import DeviceError
-from service.inference.artifact import Manifest, Precision, Target
+from service.inference.artifact import DEFAULT_PRECISIONS, Manifest, Precision, Target
 from service.inference.devices import require_gpus
 
-NATIVE: dict[Target, Precision] = {"cpu": "fp32", "cuda": "fp16"}
-"""The precision of each target where none is asked for."""
 ELSEWHERE: dict[tuple[Target, Precision], str] = {
     ("cuda", "int8"): "int8 is for the CPU: on a GPU the precision is fp16 or fp32",
     ("cpu", "fp16"): "fp16 is for a GPU: on the CPU the precision is fp32 or int8",
@@ -35,7 +33,7 @@ def choose(device: str, precision: Precision | None) -> Goal:
     Raises `DeviceError` where the device that is asked for cannot be used, or not in that precision.
     """
     target = _automatic(precision) if device == "auto" else "cuda" if indices(device) else "cpu"
-    goal = Goal(target, precision or NATIVE[target])
+    goal = Goal(target, precision or DEFAULT_PRECISIONS[target])
     if mismatch := ELSEWHERE.get((goal.target, goal.precision)):
         raise DeviceError(f"--device {device}, --precision {goal.precision}: {mismatch}")
     if device != "auto" and target == "cuda":

@@ -11,10 +11,11 @@ import berth.cli
 import service.__main__
 import service.placement
 from berth.cli import artifact_folder, main
+from model_export.checkpoint import DEFAULT_ID
 from service.inference.artifact import read_artifact
 from service.inference.devices import Driver
 from service.placement import Goal
-from service.settings import Settings
+from service.settings import DEFAULT_MODEL, Settings
 
 
 def settings(model: Path | str, cache: Path) -> Settings:
@@ -115,6 +116,11 @@ def test_changed_checkpoint_has_another_place(tmp_path: Path) -> None:
     assert before.parent.name.startswith("tug-")
     (checkpoint / "config.json").write_text('{"a": 1}')
     assert artifact_folder(settings(checkpoint, tmp_path / "cache"), goal) != before
+
+
+def test_model_that_is_served_by_default_is_the_one_of_the_wheel() -> None:
+    """Neither side may import the other's name of it."""
+    assert DEFAULT_MODEL == DEFAULT_ID
 
 
 def test_module_is_the_command() -> None:
