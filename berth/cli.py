@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
         case "export":
             from model_export.__main__ import main as export  # noqa: PLC0415  # serving must not load what exporting needs
 
-            return export(rest)
+            return export(rest, program="berth export")
         case "-h" | "--help":
             print(USAGE, end="")
             return 0
@@ -85,17 +85,23 @@ def export_to(folder: Path, model: str, goal: Goal) -> int:
 
 
 def given_artifact(settings: Settings) -> Path | None:
-    """Give the folder that the settings name as the model, where it is an artifact and not a checkpoint."""
-    given = Path(settings.model).expanduser()
+    """Give the folder that the settings name as the model, where it is an artifact and not a checkpoint.
+
+    Raises `SystemExit` where the name begins with a home that nobody has.
+    """
+    given = _path(settings.model)
     return given if (given / MANIFEST).is_file() else None
 
 
 def artifact_folder(settings: Settings, goal: Goal) -> Path:
-    """Say where a checkpoint's artifact is or should be; its place names model, target and precision."""
-    given = Path(settings.model).expanduser()
+    """Say where a checkpoint's artifact is or should be; its place names model, target and precision.
+
+    Raises `SystemExit` where the model is spelled as a folder and is none.
+    """
+    given = _path(settings.model)
     name = settings.model
     if name.startswith((".", "/", "~")) and not given.is_dir():
-        raise SystemExit(f"berth: {name}: there is no such folder")
+        raise _no_folder(name)
     if given.is_dir():
         name = f"{given.resolve().name}-{_fingerprint(given)}"
     return settings.cache_dir / name / str(goal)
@@ -108,6 +114,17 @@ def must_export(folder: Path) -> bool:
     except ArtifactError:
         return True
     return False
+
+
+def _path(model: str) -> Path:
+    try:
+        return Path(model).expanduser()
+    except RuntimeError:  # ~somebody who is not there
+        raise _no_folder(model) from None
+
+
+def _no_folder(name: str) -> SystemExit:
+    return SystemExit(f"berth: {name}: there is no such folder")
 
 
 def _fingerprint(folder: Path) -> str:

@@ -13,21 +13,22 @@ from model_export.errors import ExportError
 from model_export.export import Summary, export
 from service.inference.artifact import Precision, Target
 
-EPILOG = f"""\
+PROGRAM = "python -m model_export"
+EXAMPLES = f"""\
 examples:
-  python -m model_export {DEFAULT_ID} artifacts/minilm
-  python -m model_export ~/models/my-bert artifacts/my-bert
-  python -m model_export intfloat/e5-small@main artifacts/e5-small
-  python -m model_export {DEFAULT_ID} artifacts/minilm-cuda --target cuda
+  %(prog)s {DEFAULT_ID} artifacts/minilm
+  %(prog)s ~/models/my-bert artifacts/my-bert
+  %(prog)s intfloat/e5-small@main artifacts/e5-small
+  %(prog)s {DEFAULT_ID} artifacts/minilm-cuda --target cuda
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+def parser(program: str) -> argparse.ArgumentParser:
+    """Describe the command line, to those who know the program by some name."""
     command = argparse.ArgumentParser(
-        prog="python -m model_export",
+        prog=program,
         description="Export a BERT checkpoint to an artifact that Berth serves: build the graph, verify it, write it.",
-        epilog=EPILOG,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument(
@@ -44,9 +45,9 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Export as the command line says; give the exit status."""
-    arguments = parser().parse_args(argv)
+    arguments = parser(program).parse_args(argv)
     try:
         with _terminated_by_exception():
             summary = export(arguments.checkpoint, arguments.out, arguments.target, arguments.precision)

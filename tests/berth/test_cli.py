@@ -54,7 +54,9 @@ def test_commands_have_help(capsys: pytest.CaptureFixture[str], command: str) ->
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    assert "usage:" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"usage: berth {command}" in shown
+    assert "python -m" not in shown
 
 
 def test_artifact_is_served_where_it_is(served: list[Settings], tiny_artifact: Path, tmp_path: Path) -> None:
