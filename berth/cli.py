@@ -65,15 +65,19 @@ def serve(arguments: Sequence[str]) -> int:
             return 1
         folder = artifact_folder(settings, goal)
         if must_export(folder) and (status := export_to(folder, settings.model, goal)):
-            return status
+            return status if status > 0 else killed(settings, -status)
     return serve_artifact(settings.model_copy(update={"model": str(folder)}))
 
 
 def export_to(folder: Path, model: str, goal: Goal) -> int:
-    """Export in a process of its own, whose memory is gone when serving starts; gives its exit status."""
+    """Export in a process of its own, whose memory is gone when serving starts; gives what `wait` does.
+
+    That is the exit status, or less than 0 where a signal has ended it.
+    """
     options = ["--target", goal.target, "--precision", goal.precision]
     export = subprocess.Popen(  # noqa: S603  # this very Python
-        [sys.executable, "-m", "model_export", model, str(folder), *options],
+        # -P, for in the folder where a user types there may be a `service` too.
+        [sys.executable, "-P", "-m", "model_export", model, str(folder), *options],
         process_group=0,  # so that Ctrl-C comes to this process alone, as SIGTERM does
     )
     try:
@@ -82,6 +86,13 @@ def export_to(folder: Path, model: str, goal: Goal) -> int:
         export.terminate()
         export.wait()
         raise
+
+
+def killed(settings: Settings, number: int) -> int:
+    """Say that a signal has ended the export, which it could not do itself; gives the status that a shell would."""
+    reason = ", as when memory runs out" if number == signal.SIGKILL else ""
+    complain(settings.log_format, f"the export of {settings.model} was ended by signal {number}{reason}")
+    return 128 + number
 
 
 def given_artifact(settings: Settings) -> Path | None:

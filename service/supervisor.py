@@ -111,9 +111,11 @@ class Supervisor:
 
     async def _start(self, place: int) -> Process:
         descriptors = [listener.fileno() for listener in self._listeners]
-        command = [sys.executable, "-m", "service.worker", str(self._folder), str(place), *map(str, descriptors)]
+        # -P, for in the folder where a user types there may be a `service` too.
+        program = [sys.executable, "-P", "-m", "service.worker"]
         worker = await asyncio.create_subprocess_exec(
-            *command,
+            *program,
+            *(str(self._folder), str(place), *map(str, descriptors)),
             stdin=PIPE,
             stdout=PIPE,
             pass_fds=descriptors,

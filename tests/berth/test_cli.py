@@ -1,5 +1,6 @@
 """The `berth` command: where export and service meet."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import berth.cli
 import service.__main__
 import service.placement
-from berth.cli import artifact_folder, main
+from berth.cli import artifact_folder, export_to, main
 from model_export.checkpoint import DEFAULT_ID
 from service.inference.artifact import read_artifact
 from service.inference.devices import Driver
@@ -94,6 +95,46 @@ def test_failed_export_ends_the_command(
     assert served == []
     assert "error: " in capfd.readouterr().err
     assert not list((tmp_path / "cache").rglob("manifest.json"))
+
+
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGKILL, ", as when memory runs out"), (signal.SIGABRT, "")])
+def test_export_that_is_killed_ends_the_command_with_a_word(
+    served: list[Settings],
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    reason: str,
+) -> None:
+    start = subprocess.Popen
+
+    def killing(command: list[str], **options: Any) -> Any:
+        process = start(command, **options)
+        process.send_signal(number)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", killing)
+    assert main(["serve", "--model", str(tiny_checkpoint), "--cache-dir", str(tmp_path)]) == 128 + number
+    assert served == []
+    line = f"berth: the export of {tiny_checkpoint} was ended by signal {number:d}{reason}\n"
+    assert capfd.readouterr().err == line
+
+
+def test_export_takes_no_code_from_the_folder_it_is_started_in(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("service", "model_export"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('not the one that was meant')")
+    monkeypatch.chdir(tmp_path)
+    assert export_to(tmp_path / "out", str(tiny_checkpoint), Goal("cpu", "fp32")) == 0
+    read_artifact(tmp_path / "out")
+
+
+def test_home_of_nobody_is_no_folder(served: list[Settings], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="berth: ~nosuch/x: there is no such folder"):
+        main(["serve", "--model", "~nosuch/x", "--cache-dir", str(tmp_path)])
 
 
 def test_export_command_exports(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import Settings
+from service.sockets import bind
 from service.supervisor import Supervisor, supervise
 
 
@@ -52,6 +53,25 @@ def test_end_of_all_is_good_where_every_worker_ended_well(
     supervisor._end(signal.SIGTERM)
     supervisor._judge(1, status, was_ready=was_ready)
     assert supervisor._failed == failed
+
+
+def test_worker_takes_no_code_from_the_folder_it_is_started_in(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "service.py").write_text("raise SystemExit('not the one that was meant')")
+    monkeypatch.chdir(tmp_path)
+
+    async def is_ready(supervisor: Supervisor) -> bool:
+        worker = await supervisor._start(0)
+        try:
+            return await supervisor._is_ready(worker, 0)
+        finally:
+            worker.kill()
+            await worker.wait()
+
+    with bind("127.0.0.1", 0) as listener:
+        settings = Settings(model=str(tiny_artifact), device="cpu", max_batch_tokens=64, workers=2)
+        assert asyncio.run(is_ready(Supervisor(settings, [listener], tmp_path)))
 
 
 def test_address_that_cannot_be_bound_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
