@@ -32,6 +32,12 @@ WANTED = [
 """All that an export reads of a repository; the rest of it (pickles, other formats) is not downloaded."""
 
 
+def may_be_read(path: Path) -> bool:
+    """Say by its place in a checkpoint whether an export may read a file; all shards count, as an index names them."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and any(path.match(pattern) for pattern in (*WANTED, "*.safetensors"))
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A folder of files that remembers which of them were read."""

@@ -1,5 +1,6 @@
 """The `berth` command: where export and service meet."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,16 +150,37 @@ def test_hub_id_has_its_place_in_the_cache(tmp_path: Path) -> None:
     assert artifact_folder(settings_, Goal("cuda", "fp16")) == place / "cuda-fp16"
 
 
-def test_changed_checkpoint_has_another_place(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "tug"
-    checkpoint.mkdir()
-    (checkpoint / "config.json").write_text("{}")
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Give a folder that looks like a checkpoint from afar."""
+    folder = tmp_path / "tug"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "shard.safetensors", "1_Pooling/config.json"])
+def test_changed_checkpoint_has_another_place(checkpoint: Path, name: str) -> None:
     goal = Goal("cpu", "fp32")
-    before = artifact_folder(settings(checkpoint, tmp_path / "cache"), goal)
-    assert before == artifact_folder(settings(checkpoint, tmp_path / "cache"), goal)
+    before = artifact_folder(settings(checkpoint, checkpoint.parent / "cache"), goal)
+    assert before == artifact_folder(settings(checkpoint, checkpoint.parent / "cache"), goal)
     assert before.parent.name.startswith("tug-")
-    (checkpoint / "config.json").write_text('{"a": 1}')
-    assert artifact_folder(settings(checkpoint, tmp_path / "cache"), goal) != before
+    (checkpoint / name).parent.mkdir(exist_ok=True)
+    (checkpoint / name).write_text('{"a": 1}')
+    assert artifact_folder(settings(checkpoint, checkpoint.parent / "cache"), goal) != before
+
+
+def test_what_no_export_reads_changes_no_place(checkpoint: Path, tiny_artifact: Path) -> None:
+    cache, goal = checkpoint / "cache", Goal("cpu", "fp32")
+    before = artifact_folder(settings(checkpoint, cache), goal)
+    (checkpoint / "README.md").touch()
+    (checkpoint / "model.safetensors").symlink_to("nowhere")
+    (checkpoint / ".git").mkdir()
+    (checkpoint / ".git" / "config.json").touch()
+    (cache / "calibration.json").parent.mkdir()
+    (cache / "calibration.json").touch()
+    shutil.copytree(tiny_artifact, before)
+    assert artifact_folder(settings(checkpoint, cache), goal) == before
 
 
 def test_model_that_is_served_by_default_is_the_one_of_the_wheel() -> None:
