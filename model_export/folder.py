@@ -24,7 +24,10 @@ def whole_folder(out: Path) -> Iterator[Path]:
     An artifact already at `out` is replaced, anything else is refused. Of two exports to one place the later one stays.
     What an export to `out` left that was killed is removed first. Raises `ExportError` where there can be no folder.
     """
-    out = out.expanduser().resolve()
+    try:
+        out = out.expanduser().resolve()
+    except RuntimeError as error:  # ~somebody who is not there
+        raise ExportError(f"{out} cannot be made: {error}") from error
     # Not by mkdtemp, whose folders only their owner can read: the service may run as somebody else.
     draft = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     with ExitStack() as life:

@@ -85,6 +85,11 @@ def test_a_file_is_left_as_it_is(tmp_path: Path) -> None:
         _write(tmp_path / "out" / "inside")
 
 
+def test_the_home_of_nobody_cannot_be_made() -> None:
+    with pytest.raises(ExportError, match="~nosuchuser/here cannot be made: "):
+        _write(Path("~nosuchuser/here"))
+
+
 def test_what_appears_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
     out = tmp_path / "out"
 
