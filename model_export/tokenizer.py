@@ -118,9 +118,9 @@ def _check_ids(tokenizer: Tokenizer, network: Network, path: Path) -> None:
 
 
 def _check_frame(tokenizer: Tokenizer, path: Path) -> None:
-    single, pair = _encode(tokenizer, path, "a"), _encode(tokenizer, path, "a", "a")
-    if len(single) < 3 or not (single.special_tokens_mask[0] and single.special_tokens_mask[-1]):
-        raise ExportError(f"{path}: a text is not framed by special tokens, as in [CLS] text [SEP]")
+    empty, single, pair = (_encode(tokenizer, path, *texts) for texts in ([""], ["a"], ["a", "a"]))
+    if len(empty) != 2 or len(single) < 3 or not (single.special_tokens_mask[0] and single.special_tokens_mask[-1]):
+        raise ExportError(f"{path}: a text is not framed by two special tokens, as in [CLS] text [SEP]")
     if sum(pair.special_tokens_mask) < 3:
         raise ExportError(f"{path}: a pair is not framed by special tokens, as in [CLS] first [SEP] second [SEP]")
 

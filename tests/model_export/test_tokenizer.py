@@ -135,6 +135,10 @@ def _without_frame(content: dict[str, Any]) -> None:
     content["post_processor"] = None
 
 
+def _with_three_tokens_around(content: dict[str, Any]) -> None:
+    content["post_processor"]["single"].insert(1, content["post_processor"]["single"][0])
+
+
 def _without_second_frame(content: dict[str, Any]) -> None:
     content["post_processor"]["pair"] = content["post_processor"]["pair"][:4]
     content["post_processor"]["pair"].pop(2)
@@ -148,7 +152,8 @@ def _without_unknown(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_without_frame, "tokenizer.json: a text is not framed by special tokens"),
+        (_without_frame, "tokenizer.json: a text is not framed by two special tokens"),
+        (_with_three_tokens_around, "tokenizer.json: a text is not framed by two special tokens"),
         (_without_second_frame, "tokenizer.json: a pair is not framed by special tokens"),
         (_without_unknown, "tokenizer.json: cannot tokenize: "),
         (lambda content: content.pop("model"), "tokenizer.json: not a readable tokenizer: "),
