@@ -47,13 +47,13 @@ class Summary:
 class _Model:
     """All that is read of a checkpoint."""
 
-    source: Checkpoint
     usage: Usage
     family: Family
     network: Network
     weights: Weights
     tokenizer: Tokenizer
     max_tokens: int
+    source: Source
 
 
 def export(checkpoint: str, out: Path, target: Target = "cpu", precision: Precision | None = None) -> Summary:
@@ -67,7 +67,10 @@ def export(checkpoint: str, out: Path, target: Target = "cpu", precision: Precis
     if precision not in GRAPHS[target]:
         built = " or ".join(GRAPHS[target])
         raise ExportError(f"target {target} with precision {precision} is not built yet; {target} with {built} is")
-    model = _read(find_checkpoint(checkpoint))
+    try:
+        model = _read(find_checkpoint(checkpoint))
+    except OSError as error:
+        raise ExportError(f"{checkpoint} cannot be read: {error}") from error
     note = None
     with whole_folder(out) as folder:
         model.tokenizer.save(str(folder / artifact.TOKENIZER), pretty=False)
@@ -95,13 +98,13 @@ def _read(source: Checkpoint) -> _Model:
         raise ExportError(f"{source.id}: model_type {model_type!r} is not supported; supported: {supported}")
     network = family.network(config)
     return _Model(
-        source,
         usage,
         family,
         network,
         match_weights(network, family, open_tensors(encoder)),
         read_tokenizer(encoder, network, usage.lower_case),
         min(network.positions, usage.max_tokens or network.positions),
+        Source(id=source.id, files=source.hashes()),  # last, for it is of what was read
     )
 
 
@@ -144,7 +147,7 @@ def _manifest(
     written = (artifact.TOKENIZER, *GRAPHS[target][precision], artifact.WEIGHTS, artifact.PROBES)
     return Manifest(
         berth_version=__version__,
-        source=Source(id=model.source.id, files=model.source.hashes()),
+        source=model.source,
         family=model.family.name,
         hidden_size=model.network.hidden_size,
         layers=model.network.layers,

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +48,22 @@ def test_what_the_system_refuses_is_one_line(
     line = f"error: {tmp_path / 'out'} cannot be written: [Errno 28] No space left on device\n"
     assert capsys.readouterr().err == line
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_read_is_one_line(
+    tmp_path: Path, tiny_copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_text = Path.read_text
+
+    def denied(path: Path, **options: Any) -> str:
+        if path.name == "vocab.txt":
+            raise PermissionError(13, "Permission denied", str(path))  # root, as in a container, may read everything
+        return read_text(path, **options)
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    assert main([str(tiny_copy), str(tmp_path / "out")]) == 1
+    line = f"error: {tiny_copy} cannot be read: [Errno 13] Permission denied: '{tiny_copy}/vocab.txt'\n"
+    assert capsys.readouterr().err == line
 
 
 @pytest.mark.parametrize("arguments", [[], ["a"], ["a", "b", "--target", "tpu"], ["a", "b", "--precision", "fp8"]])
