@@ -38,6 +38,19 @@ METRICS = {
 }
 
 
+OF_THE_ENCODER = "sentence_bert_config.json"
+HARMLESS = ("max_seq_length", "do_lower_case", "unpad_inputs")
+"""Its fields that are read, or whose vectors are the same whatever they say."""
+USUAL = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
+"""Its fields of which one value is implemented; of all others it is nothing at all."""
+ABOUT_LOADING = {"add_pooling_layer", "attn_implementation", "device_map", "dtype", "torch_dtype", "trust_remote_code"}
+"""What arguments to the model, the tokenizer and the config may name: they decide how torch loads and computes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What surrounds the encoder; the defaults are sentence-transformers' own for a checkpoint without its files."""
@@ -73,6 +86,7 @@ def read_usage(checkpoint: Checkpoint) -> Usage:
     folders = {module.kind: module.path for module in _modules(checkpoint)}
     folder = folders.get("Transformer", "")
     encoder = checkpoint.inside(folder)
+    _check_encoder(encoder)
     if "Normalize" in folders:
         _check_normalize(checkpoint.inside(folders["Normalize"]))
     return Usage(
@@ -80,7 +94,7 @@ def read_usage(checkpoint: Checkpoint) -> Usage:
         pooling=_pooling(checkpoint.inside(folders["Pooling"])) if folders else Pooling.MEAN,
         normalize="Normalize" in folders,
         max_tokens=_max_tokens(encoder),
-        lower_case=bool(encoder.object("sentence_bert_config.json").get("do_lower_case")),
+        lower_case=bool(encoder.object(OF_THE_ENCODER).get("do_lower_case")),
         **_prompts_and_similarity(checkpoint),
     )
 
@@ -118,6 +132,14 @@ def _pooling(module: Checkpoint) -> Pooling:
     return POOLINGS[modes]
 
 
+def _check_encoder(encoder: Checkpoint) -> None:
+    """Raise `ExportError` where the encoder is to be fed or read in a way that is not implemented."""
+    for key, value in encoder.object(OF_THE_ENCODER).items():
+        about_loading = key.endswith(("_args", "_kwargs")) and isinstance(value, dict) and value.keys() <= ABOUT_LOADING
+        if value and key not in HARMLESS and value != USUAL.get(key) and not about_loading:
+            raise ExportError(f"{encoder.folder / OF_THE_ENCODER}: {key} {value!r} is not implemented")
+
+
 def _check_normalize(module: Checkpoint) -> None:
     name = module.object("config.json").get("module_input_name", "sentence_embedding")
     if name != "sentence_embedding":
@@ -127,7 +149,7 @@ def _check_normalize(module: Checkpoint) -> None:
 def _max_tokens(encoder: Checkpoint) -> int | None:
     # The tokenizer's own figure counts only where sentence-transformers gives none. Since version 5 that is where it
     # keeps the limit; in older checkpoints the tokenizer's is the base model's, and too large.
-    for file, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+    for file, key in ((OF_THE_ENCODER, "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
         limit = encoder.object(file).get(key)
         if limit is None:
             continue

@@ -152,6 +152,51 @@ def test_the_limit(tmp_path: Path, of_sentences: object, of_tokenizer: object, e
     assert _read(tmp_path).max_tokens == expected
 
 
+OTHER_STATES = {"text": {"method": "forward", "method_output_name": "pooler_output"}}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("processing_kwargs", {"text": {"truncation": False}}),
+        ("tokenizer_args", {"strip_accents": True}),
+        ("processor_kwargs", {"model_max_length": 64}),
+        ("config_args", {"hidden_act": "relu"}),
+        ("config_kwargs", {"num_hidden_layers": 2}),
+        ("model_args", {"num_hidden_layers": 2, "dtype": "float16"}),
+        ("model_kwargs", "all"),
+        ("tokenizer_name_or_path", "bert-base-cased"),
+        ("transformer_task", "fill-mask"),
+        ("modality_config", OTHER_STATES),
+        ("module_output_name", "sentence_embedding"),
+        ("query_length", 32),
+        ("document_length", 180),
+        ("query_expansion", {"strategy": "fixed", "length": 32}),
+        ("from_tomorrow", 1),
+    ],
+)
+def test_another_way_to_feed_or_read_the_encoder_is_refused(
+    tiny_copy: Path, refused: Callable[..., None], field: str, value: object
+) -> None:
+    _write(tiny_copy, "sentence_bert_config.json", {"max_seq_length": 30, field: value})
+    refused(tiny_copy, f"sentence_bert_config.json: {field} {value!r} is not implemented")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"do_lower_case": False, "model_args": {"trust_remote_code": True, "add_pooling_layer": False}},
+        {"model_kwargs": {"torch_dtype": "float16", "attn_implementation": "sdpa"}, "unpad_inputs": False},
+        {"tokenizer_args": {}, "config_args": {"trust_remote_code": True}, "processing_kwargs": {}},
+        {"transformer_task": None, "query_length": None, "document_length": None, "query_expansion": None},
+    ],
+    ids=str,
+)
+def test_what_changes_no_vector_is_passed_over(tmp_path: Path, config: dict[str, Any]) -> None:
+    _write(tmp_path, "sentence_bert_config.json", config)
+    assert _read(tmp_path) == Usage()
+
+
 @pytest.mark.parametrize("limit", [0, 2, -1, True, "256"])
 def test_a_limit_that_is_none_is_refused(tiny_copy: Path, refused: Callable[..., None], limit: object) -> None:
     _write(tiny_copy, "sentence_bert_config.json", {"max_seq_length": limit})
