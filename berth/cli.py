@@ -139,7 +139,7 @@ def _no_folder(name: str) -> SystemExit:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Tell one state of a checkpoint folder from another, by its place and the sizes and times of the files that count."""
+    """Tell one state of a checkpoint folder from another, by its place and sizes and times of the files that count."""
     from model_export.checkpoint import may_be_read  # noqa: PLC0415  # only where there is a checkpoint
 
     digest = hashlib.sha256(str(folder.resolve()).encode())
