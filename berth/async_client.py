@@ -116,10 +116,12 @@ class AsyncClient:
 
     @staticmethod
     async def _first(under_way: deque[tuple[int, asyncio.Task[T]]], bar: Progress) -> T:
+        """Wait for the first answer; raises the error of any call under way as soon as there is one."""
+        while not protocol.first_is_done([task for _, task in under_way]):
+            await asyncio.wait([task for _, task in under_way if not task.done()], return_when=asyncio.FIRST_COMPLETED)
         texts, task = under_way.popleft()
-        result = await task
         bar.add(texts)
-        return result
+        return task.result()
 
     async def _send(self, call: Call[T]) -> T:
         for attempt in range(self._retries + 1):

@@ -1,9 +1,9 @@
 """The client: Berth's API as Python functions that give NumPy arrays."""
 
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from threading import Event
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -32,7 +32,8 @@ class Client:
 
     Long iterables go in requests of `batch_size` inputs, `concurrency` of them at a time. A service that is overloaded
     or starting is asked again, up to `retries` times, when it says so. `timeout` is in seconds. Every method raises
-    `ServiceError` where the service answers with an error, and httpx's errors where it cannot be reached.
+    `ServiceError` where the service answers with an error, httpx's errors where it cannot be reached, and `ValueError`
+    where a text holds half a character. Of a long iterable's requests the first to fail ends the others.
     """
 
     def __init__(
@@ -105,28 +106,35 @@ class Client:
     def _answers(self, calls: Iterable[Call[T]], threads: ThreadPoolExecutor, bar: Progress) -> Iterator[T]:
         """Give the answers in the calls' order, never with more calls under way than the client's concurrency."""
         under_way: deque[tuple[int, Future[T]]] = deque()
+        over = Event()
         try:
             for call in calls:
-                under_way.append((call.texts, threads.submit(self._send, call)))
+                under_way.append((call.texts, threads.submit(self._send, call, over)))
                 if len(under_way) == self._concurrency:
                     yield self._first(under_way, bar)
             while under_way:
                 yield self._first(under_way, bar)
         finally:
+            over.set()  # for those that wait to ask again: the threads' block ends when the last one does
             for _, future in under_way:
                 future.cancel()
 
     @staticmethod
     def _first(under_way: deque[tuple[int, Future[T]]], bar: Progress) -> T:
+        """Wait for the first answer; raises the error of any call under way as soon as there is one."""
+        while not protocol.first_is_done([future for _, future in under_way]):
+            wait([future for _, future in under_way if not future.done()], return_when=FIRST_COMPLETED)
         texts, future = under_way.popleft()
-        result = future.result()
         bar.add(texts)
-        return result
+        return future.result()
 
-    def _send(self, call: Call[T]) -> T:
+    def _send(self, call: Call[T], over: Event | None = None) -> T:
+        """Ask until there is an answer; raises `CancelledError` where `over` is set while it waits to ask again."""
+        over = over or Event()
         for attempt in range(self._retries + 1):
             response = self._http.request(call.method, call.path, **protocol.arguments(call))
             if response.status_code not in protocol.RETRIED or attempt == self._retries:
                 break
-            time.sleep(protocol.delay(response, attempt))
+            if over.wait(protocol.delay(response, attempt)):
+                raise CancelledError
         return protocol.answer(call, response)

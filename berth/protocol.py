@@ -1,8 +1,10 @@
 """What both clients say and understand: calls, their answers, and when to try again."""
 
+import asyncio
 import base64
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -188,6 +190,14 @@ def delay(response: httpx.Response, attempt: int) -> float:
     except (KeyError, ValueError):
         seconds = 2.0**attempt
     return min(max(seconds, 0.0), MAX_DELAY)
+
+
+def first_is_done(under_way: Sequence[Future[T]] | Sequence[asyncio.Future[T]]) -> bool:
+    """Say whether the first of some calls has its answer; raises the error of the first that has one."""
+    for future in under_way:
+        if future.done():
+            future.result()
+    return under_way[0].done()
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

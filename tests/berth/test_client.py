@@ -158,7 +158,13 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(delay: float) -> None:
         seconds.append(delay)
 
-    monkeypatch.setattr("berth.client.time", SimpleNamespace(sleep=seconds.append))
+    class Impatient(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            seconds.append(timeout)
+            return self.is_set()
+
+    monkeypatch.setattr("berth.client.Event", Impatient)
     monkeypatch.setattr("berth.async_client.asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
     return seconds
 
@@ -297,6 +303,42 @@ def test_an_error_ends_the_rest(fake: Fake, ask: Ask) -> None:
     with pytest.raises(ServiceError):
         ask("embed", map(str, range(100)), options={"batch_size": 1, "concurrency": 2})
     assert len(fake.asked) <= 3 + 2
+
+
+def test_what_waits_to_ask_again_ends_with_the_rest(fake: Fake, ask: Ask) -> None:
+    """The first text is always put off for half a minute; it is asked once, for then the whole is over."""
+    put_off = threading.Event()
+
+    def answer(asked: Asked) -> Reply:
+        if asked.body["input"] == ["1"]:
+            put_off.set()
+            return refusal(429, **{"retry-after": "30"})
+        put_off.wait(BOUND)
+        return refusal(400)
+
+    fake.answer = answer
+    with pytest.raises(ServiceError) as caught:
+        ask("embed", ["1", "2", "3"], options={"batch_size": 1, "concurrency": 3})
+    assert caught.value.status == 400
+    assert [asked.body["input"] for asked in fake.asked].count(["1"]) == 1
+
+
+def test_what_waits_to_ask_again_ends_with_ctrl_c(fake: Fake) -> None:
+    put_off = threading.Event()
+
+    def answer(asked: Asked) -> Reply:
+        put_off.set()
+        return refusal(429, **{"retry-after": "30"})
+
+    def texts() -> Iterator[str]:
+        yield "1"
+        put_off.wait(BOUND)
+        raise KeyboardInterrupt
+
+    fake.answer = answer
+    with pytest.raises(KeyboardInterrupt), Client(fake.url, batch_size=1) as client:
+        client.embed(texts())
+    assert len(fake.asked) == 1
 
 
 def test_an_error_of_the_iterables_own_comes_through(ask: Ask) -> None:
