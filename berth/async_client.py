@@ -34,7 +34,7 @@ class AsyncClient:
         base_url: str = protocol.BASE_URL,
         *,
         api_key: str | None = None,
-        timeout: float = 60.0,
+        timeout: float = protocol.TIMEOUT,
         batch_size: int = 64,
         concurrency: int = 4,
         retries: int = 5,

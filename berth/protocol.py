@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -25,13 +27,21 @@ Truncate = Literal["end", "start", "middle", "error"] | Mapping[str, Any]
 
 BASE_URL = "http://127.0.0.1:8080"
 RAW = "application/octet-stream"
+TIMEOUT = 75.0
+"""Seconds. More than a request may take in the service where nothing else is set: its 504 says what went wrong, and is
+to be there before the client no longer listens."""
 RETRIED = (429, 503)
 MAX_DELAY = 30.0
 """Seconds."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character of UTF-16, which files of broken JSON leave in texts, and which UTF-8 does not have."""
 
 
 class ServiceError(Exception):
-    """The service answered with an error; `status` is HTTP's, `param` names the field, `code` the kind."""
+    """The service answered with an error, or what answered is no Berth.
+
+    `status` is HTTP's, `param` names the field, `code` the kind.
+    """
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(status, message, param, code)
@@ -169,18 +179,43 @@ def headers(api_key: str | None) -> dict[str, str]:
 
 
 def arguments(call: Call[Any]) -> dict[str, Any]:
-    """Give what httpx's `request` takes beside method and path."""
-    return {"json": call.body, "headers": {"Accept": call.accept}}
+    """Give what httpx's `request` takes beside method and path; raises `ValueError` for a text that is not Unicode."""
+    headers = {"Accept": call.accept}
+    if call.body is None:
+        return {"headers": headers}
+    return {"content": _encoded(call.body, call.first), "headers": headers | {"Content-Type": "application/json"}}
+
+
+def _encoded(body: Mapping[str, Any], first: int) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except UnicodeEncodeError:
+        place = next((place for place, text in _texts(body) if SURROGATE.search(text)), "the request")
+        raise ValueError(f"{_placed(place, first)}: holds half a character (a lone surrogate of UTF-16)") from None
+
+
+def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """List the texts in a body, each behind its place."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _texts(part, f"{place}.{key}" if place else key)
+    elif isinstance(value, Sequence):
+        for number, part in enumerate(value):
+            yield from _texts(part, f"{place}[{number}]")
 
 
 def answer(call: Call[T], response: httpx.Response) -> T:
-    """Read an answer; raises `ServiceError` where it is an error."""
-    if response.is_success:
-        return call.read(response)
+    """Read an answer; raises `ServiceError` where it is an error, or not Berth's: a proxy's, say."""
     try:
+        if response.is_success:
+            return call.read(response)
         raise _error(response.status_code, response.json()["error"], call.first)
-    except (ValueError, KeyError, TypeError):  # not Berth's: a proxy's, say
-        raise ServiceError(response.status_code, response.text[:200] or response.reason_phrase) from None
+    except (ValueError, KeyError, TypeError):
+        said = response.text[:200] or response.reason_phrase
+        message = f"this is no answer of Berth's: {said}" if response.is_success else said
+        raise ServiceError(response.status_code, message) from None
 
 
 def delay(response: httpx.Response, attempt: int) -> float:
@@ -188,6 +223,8 @@ def delay(response: httpx.Response, attempt: int) -> float:
     try:
         seconds = float(response.headers["retry-after"])
     except (KeyError, ValueError):
+        seconds = math.nan
+    if math.isnan(seconds):
         seconds = 2.0**attempt
     return min(max(seconds, 0.0), MAX_DELAY)
 
@@ -228,13 +265,15 @@ def _read_raw(response: httpx.Response) -> Array:
 
 
 def _error(status: int, error: Mapping[str, Any], first: int) -> ServiceError:
-    """Read an error; `input[3]` in it counts from the batch's first text, and is made to count from the list's."""
-
-    def placed(text: str) -> str:
-        return re.sub(r"\b(inputs?)\[(\d+)\]", lambda found: f"{found[1]}[{int(found[2]) + first}]", text)
-
     param = error["param"]
-    return ServiceError(status, placed(error["message"]), placed(param) if param else None, error["code"])
+    return ServiceError(
+        status, _placed(error["message"], first), _placed(param, first) if param else None, error["code"]
+    )
+
+
+def _placed(text: str, first: int) -> str:
+    """Have `input[3]` in a text, which counts from the batch's first text, count from the list's."""
+    return re.sub(r"\b(inputs?)\[(\d+)\]", lambda found: f"{found[1]}[{int(found[2]) + first}]", text)
 
 
 def _read_features(response: httpx.Response, first: int) -> list[Features | ServiceError]:

@@ -26,6 +26,7 @@ import tqdm.auto
 import berth
 from berth import AsyncClient, Client, Features, ServiceError
 from berth.protocol import Array
+from service.settings import Settings
 
 BOUND = 20.0
 """Seconds after which a test's threads count as stuck."""
@@ -395,6 +396,8 @@ def test_numbers_that_make_no_sense_are_refused(client: Any, options: dict[str, 
         ({"retry-after": "0"}, [0, 0]),
         ({"retry-after": "3600"}, [30, 30]),
         ({"retry-after": "-5"}, [0, 0]),
+        ({"retry-after": "nan"}, [1, 2]),
+        ({"retry-after": "inf"}, [30, 30]),
         ({"retry-after": "Wed, 21 Oct 2065 07:28:00 GMT"}, [1, 2]),
         ({}, [1, 2]),
     ],
@@ -468,6 +471,63 @@ def test_a_proxys_error_is_told_as_it_is(fake: Fake, ask: Ask, body: bytes, text
     assert str(caught.value).startswith("502: ")
     assert text in str(caught.value)
     assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("body", [b"<html>welcome</html>", b"", b"[1]", b"null", b'{"data": [1]}', b'{"data": 1}'])
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("embed", ["7"]),
+        ("features", [["7"], [{"pooling": "cls"}]]),
+        ("similarity", ["7", "8"]),
+        ("tokenize", ["7"]),
+        ("detokenize", [[[1]]]),
+    ],
+)
+def test_an_answer_that_is_not_berths_is_an_error(
+    fake: Fake, ask: Ask, method: str, arguments: list[Any], body: bytes
+) -> None:
+    fake.answer = lambda _: (200, {"content-type": "text/html"}, body)
+    with pytest.raises(ServiceError) as caught:
+        ask(method, *arguments)
+    assert str(caught.value) == f"200: this is no answer of Berth's: {body.decode() or 'OK'}"
+
+
+@pytest.mark.parametrize("shape", ["2,2", "a", ""])
+def test_vectors_of_another_shape_than_they_say_are_an_error(fake: Fake, ask: Ask, shape: str) -> None:
+    fake.answer = lambda _: (200, {"x-shape": shape, "x-dtype": "float32"}, b"1234")
+    with pytest.raises(ServiceError, match="200: this is no answer of Berth's: 1234"):
+        ask("embed", "7")
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "place"),
+    [
+        ("embed", [["1", "2", "3", "\ud83d"]], r"input\[3\]"),
+        ("features", [["1", "2", ("3", "\udc00!")], [{"pooling": "cls"}]], r"inputs\[2\]\[1\]"),
+        ("features", [[{"tokens": ["a", "\ud800"]}], [{"pooling": "cls"}]], r"inputs\[0\]\.tokens\[1\]"),
+        ("similarity", ["1", "\ud800"], "target"),
+        ("tokenize", [["1", "\ud800"]], r"inputs\[1\]"),
+    ],
+)
+def test_half_a_character_is_told_with_its_place(
+    fake: Fake, ask: Ask, method: str, arguments: list[Any], place: str
+) -> None:
+    fake.answer = lambda asked: vectors(asked) if method == "embed" else (200, {}, b'{"data": []}')
+    with pytest.raises(ValueError, match=f"^{place}: holds half a character"):
+        ask(method, *arguments, options={"batch_size": 2})
+
+
+def test_characters_beyond_the_first_plane_go_as_they_are(fake: Fake, ask: Ask) -> None:
+    fake.answer = lambda _: (200, {"content-type": "application/json"}, b'{"data": [{"tokens": []}]}')
+    assert ask("tokenize", "\U0001f642") == [[]]
+    assert fake.asked[0].body["inputs"] == "\U0001f642"
+
+
+def test_a_client_waits_longer_than_the_service_takes(fake: Fake) -> None:
+    """So that its 504 is there first."""
+    for client in (Client(fake.url), AsyncClient(fake.url)):
+        assert (client._http.timeout.read or 0) > Settings().request_timeout
 
 
 def test_a_service_that_is_not_there_is_httpx_error(ask: Ask, fake: Fake) -> None:
