@@ -75,7 +75,7 @@ def serve(
     """
     with contextlib.ExitStack() as stack:
         try:
-            artifact = read_artifact(Path(settings.model).expanduser())
+            artifact = read_artifact(_folder(settings.model))
             if settings.metrics_port is not None and metrics_socket is None:
                 metrics_socket = stack.enter_context(bind(settings.host, settings.metrics_port))
             app = create_app(settings, artifact, lambda: server.fail(), share)  # noqa: PLW0108  # it is made next
@@ -89,6 +89,13 @@ def serve(
         except SystemExit:  # uvicorn could not open the port, has said why, and has a status of its own for it
             return 1
     return 1 if server.failed else 0
+
+
+def _folder(model: str) -> Path:
+    try:
+        return Path(model).expanduser()
+    except RuntimeError:  # ~somebody who is not there
+        raise ArtifactError(f"{model}: there is no such folder") from None
 
 
 def _spare_collections() -> None:

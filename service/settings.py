@@ -151,7 +151,10 @@ class Settings(BaseSettings):
     @field_validator("cache_dir")
     @classmethod
     def _expand_home(cls, value: Path) -> Path:
-        return value.expanduser()
+        try:
+            return value.expanduser()
+        except RuntimeError:
+            raise ValueError("must be in a home that there is") from None
 
 
 def read_settings(arguments: Sequence[str] | None = None, **overrides: Any) -> Settings:

@@ -133,6 +133,12 @@ def test_folder_that_is_none_ends_with_one_line(launch: "Launch", tmp_path: Path
     )
 
 
+def test_home_of_nobody_ends_with_one_line(launch: "Launch") -> None:
+    service = launch(Path("~nobody-of-that-name/model"))
+    assert service.process.wait(20) == 1
+    assert service.log == "berth: ~nobody-of-that-name/model: there is no such folder\n"
+
+
 def test_berth_serve_takes_an_artifact(launch: "Launch", tiny_artifact: Path) -> None:
     service = launch(tiny_artifact, module="berth")
     service.until(lambda: "ready:" in service.written)

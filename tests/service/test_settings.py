@@ -157,6 +157,7 @@ def test_unknown_variables(names: list[str], unknown: list[str]) -> None:
         ("log_format", "xml"),
         ("tracing", "on"),
         ("precision", "fp64"),
+        ("cache_dir", "~nobody-of-that-name/models"),
     ],
 )
 @pytest.mark.parametrize("way", ["flag", "variable"])
