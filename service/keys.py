@@ -4,12 +4,13 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 SPELLING = re.compile(r"[!-~]+")
 """Printable ASCII, which is what fits into a header; a comma or a colon can be no part of it, see `read_key`."""
 LABEL = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+MADE_UP = re.compile(r"key-\d+")
+"""A label that a key is given which has none."""
 SHORT = 16
 """Characters under which a key can be guessed, if it is no better than a password."""
 
@@ -74,9 +75,9 @@ def _read_key(entry: str, others: Sequence[Key]) -> Key:
         raise ValueError("must be printable ASCII without spaces, commas and colons")
     if colon and not LABEL.fullmatch(label):
         raise ValueError("must have a label of at most 64 letters, digits and . _ @ -")
-    taken = {other.label for other in others}
-    made_up = (f"key-{number}" for number in count(len(others) + 1))
-    made = Key(label or next(name for name in made_up if name not in taken), digest(key.encode()), len(key) < SHORT)
+    if MADE_UP.fullmatch(label):
+        raise ValueError("must have another label: key- and a number is what those without one are called")
+    made = Key(label or f"key-{len(others) + 1}", digest(key.encode()), len(key) < SHORT)
     if any(other.digest == made.digest for other in others):
         raise ValueError("is there twice")
     return made

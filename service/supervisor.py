@@ -97,7 +97,7 @@ class Supervisor:
         """Have a worker in a place until it ends, and tell whether it was ready once."""
         try:
             worker = await self._start(place)
-        except OSError as error:  # no process or no memory to be had just now, as where a worker was killed for its own
+        except (OSError, RuntimeError) as error:  # no process, thread or memory to be had, as where one was just killed
             logger.error("no worker can be started: %s", error)
             if not self._opened.is_set():
                 self._failed = True

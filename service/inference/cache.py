@@ -22,7 +22,7 @@ class VectorCache:
 
     def put(self, key: Hashable, vectors: Vectors) -> None:
         """Keep a unit's result, copied out of its batch, in place of those used longest ago, if it has room at all."""
-        if key in self._results or _size(vectors) > self._capacity:
+        if key in self._results or not 0 < _size(vectors) <= self._capacity:  # one of nothing would never be let go of
             return
         self._results[key] = [vector.copy() for vector in vectors]
         self._numbers += _size(vectors)

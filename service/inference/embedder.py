@@ -109,7 +109,9 @@ class Embedder:
             raise DeadlineError("the deadline passed before the answer was ready")
         encoded = await self._runner.run(units, seconds=seconds, charge=charge) if units else Encoded([])
         tokens = sum(map(len, units))
-        items = await self._off_loop(tokens if wish.windowed else 0, partial(_answers, inputs, encoded.results))
+        answers = partial(_answers, inputs, encoded.results)
+        # Not in the tokenizer's thread, where it would wait behind what other requests have only begun with.
+        items = await asyncio.to_thread(answers) if wish.windowed and tokens > INLINE_SIZE else answers()
         if not wish.report:
             _raise_first(items)
         timings = Timings(tokenize_seconds, encoded.queue_seconds, encoded.encode_seconds, started)
@@ -144,7 +146,7 @@ class Embedder:
                 cost(item, wish, self._manifest.max_tokens) for item in tokenized if isinstance(item, Tokenized)
             )
             self._check_tokens(texts, tokens)
-            self._runner.admit(len(texts), tokens)
+            self._runner.admit(max(len(texts), tokens // self._manifest.max_tokens), tokens)
             readings = partial(self._readings, chunk, tokenized, wish)
             inputs += await self._off_loop(tokens if wish.windowed else 0, readings)
         return inputs

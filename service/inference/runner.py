@@ -173,12 +173,12 @@ class Runner:
     def overload(self, seconds: float, *, inside: int = 0) -> OverloadedError | None:
         """Say why a request that has not been read yet is not to be queued, if it is not.
 
-        It counts as one text as long as those that wait, a short request, and so does each of the others that are being
-        read now, those of the `inside` that are not queued: what comes at once would otherwise all be let in by the
-        room for one, and be turned away when the work is done.
+        It counts as a short request, of one text as long as theirs that wait, for nobody knows better yet; so does each
+        of the others that are being read now, those of the `inside` that are not queued: what comes at once would
+        otherwise all be let in by the room for one, and be turned away when the work is done.
         """
         others = max(0, inside - self.requests)
-        length = min(max(1, self._scheduler.tokens // max(1, self._scheduler.units)), self._max_queue_tokens)
+        length = min(self._scheduler.mean_length(Kind.SHORT), self._max_queue_tokens)
         return self._overload(Kind.SHORT, length, seconds, expected=others * length)
 
     def _overload(self, kind: Kind, tokens: int, seconds: float, *, expected: int = 0) -> OverloadedError | None:
@@ -316,10 +316,12 @@ class Runner:
     def _deliver(self, kind: Kind, batch: list[Ticket], results: list[Result], run: Run) -> None:
         """Hand a batch's results to the requests they belong to; on the event loop."""
         tokens = sum(map(len, batch))
+        errors = sum(isinstance(result, EncoderError) for result in results)
         seconds_per_token = run.seconds / tokens / (self._threads * len(self._encoders))
+        full = 2 * tokens >= self._scheduler.max_batch_tokens
         # A near empty batch costs much a token. But after what was once far slower no full one might come together any
         # more, so one that costs less even so counts too.
-        if 2 * tokens >= self._scheduler.max_batch_tokens or seconds_per_token < self._seconds_per_token[kind]:
+        if not errors and (full or seconds_per_token < self._seconds_per_token[kind]):
             self._observe(kind, seconds_per_token)
         for ticket, result in zip(batch, results, strict=True):
             for each in (ticket, *ticket.twins):
@@ -327,7 +329,6 @@ class Runner:
         for ticket, result in zip(batch, results, strict=True):  # nobody's answer hangs on there being memory for this
             if not isinstance(result, EncoderError):
                 self._cache.put(ticket.key, result)
-        errors = sum(isinstance(result, EncoderError) for result in results)
         report = BatchReport(len(batch), tokens, errors, run.seconds, run.out_of_memory, run.lost)
         self._loop.call_soon(self._on_batch, report)  # after those whom the results have woken
 

@@ -67,6 +67,7 @@ class _Lane:
 
     def __init__(self, kind: Kind) -> None:
         self.flows: dict[Flow, None] = {}
+        self.units = 0
         self.tokens = 0
         self._in_order = kind is Kind.SHORT
         self._by_length: dict[int, dict[Flow, OrderedDict[Ticket, None]]] = {}
@@ -121,6 +122,7 @@ class _Lane:
         flow.tag += length
         if not flow.waiting:
             del self.flows[flow]
+        self.units -= 1
         self.tokens -= length
 
     def _first(self, flows: Iterable[Flow]) -> Flow | None:
@@ -134,6 +136,7 @@ class _Lane:
         self._by_length[length].setdefault(ticket.flow, OrderedDict())[ticket] = None
         ticket.waiting = True
         ticket.flow.waiting += 1
+        self.units += 1
         self.tokens += length
 
 
@@ -142,10 +145,18 @@ class Scheduler:
 
     def __init__(self, max_batch_tokens: int) -> None:
         self.max_batch_tokens = max_batch_tokens
-        self.units = 0
-        self.tokens = 0
         self._lanes = {kind: _Lane(kind) for kind in Kind}
         self._alike: dict[Hashable, OrderedDict[Ticket, None]] = {}
+
+    @property
+    def units(self) -> int:
+        """Count the units that wait."""
+        return sum(lane.units for lane in self._lanes.values())
+
+    @property
+    def tokens(self) -> int:
+        """Count the tokens that wait."""
+        return sum(lane.tokens for lane in self._lanes.values())
 
     def add(self, flow: Flow) -> None:
         """Queue a flow's tickets, of which there must be one at least."""
@@ -154,8 +165,6 @@ class Scheduler:
         self._lanes[flow.kind].add(flow)
         for ticket in flow.tickets:
             self._alike.setdefault(ticket.key, OrderedDict())[ticket] = None
-        self.units += len(flow.tickets)
-        self.tokens += tokens
 
     def remove(self, flow: Flow) -> None:
         """Drop what still waits of a flow, if anything does, and let go of its tickets, which refer to it."""
@@ -171,6 +180,11 @@ class Scheduler:
     def tokens_of(self, kind: Kind) -> int:
         """Count the tokens that wait of a kind."""
         return self._lanes[kind].tokens
+
+    def mean_length(self, kind: Kind) -> int:
+        """Give the mean tokens of the units that wait of a kind; 1 where none does."""
+        lane = self._lanes[kind]
+        return max(1, lane.tokens // max(1, lane.units))
 
     def tokens_before(self, kind: Kind, tokens: int) -> int:
         """Estimate how many tokens of a kind are encoded before a newcomer's `tokens`.
@@ -220,5 +234,3 @@ class Scheduler:
         del alike[ticket]
         if not alike:
             del self._alike[ticket.key]
-        self.units -= 1
-        self.tokens -= len(ticket)

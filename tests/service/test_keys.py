@@ -30,10 +30,6 @@ def test_keys_have_labels_or_numbers() -> None:
     )
 
 
-def test_a_number_that_is_taken_is_passed_over() -> None:
-    assert [key.label for key in read_keys(["key-2: a-secret", "another", "third"])] == ["key-2", "key-3", "key-4"]
-
-
 def test_old_and_new_key_may_have_one_label() -> None:
     keys = read_keys(["alice: old", "alice: new"])
     assert len({key.digest for key in keys}) == 2
@@ -52,6 +48,10 @@ def test_old_and_new_key_may_have_one_label() -> None:
         ([": secret"], "key 1 of 1 must have a label of at most 64 letters, digits and . _ @ -"),
         (["a" * 65 + ": secret"], "key 1 of 1 must have a label of at most 64 letters, digits and . _ @ -"),
         (["a: secret", "b: secret"], "key 2 of 2 is there twice"),
+        (
+            ["first", "key-1: other"],
+            "key 2 of 2 must have another label: key- and a number is what those without one are called",
+        ),
     ],
     ids=repr,
 )

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from service.errors import OverloadedError, RateLimitError, TooLargeError
+from service.errors import EncoderError, OverloadedError, RateLimitError, TooLargeError
 from service.inference.runner import BatchReport, Encoded, Runner
 from service.inference.scheduler import Kind
 from service.inference.types import Unit, Vectors
-from tests.service.inference.playing import Gate, GateOf, MakeUnits, echo, entered, numbers, play, until
+from tests.service.inference.playing import Gate, GateOf, MakeUnits, echo, entered, failing_on, numbers, play, until
 
 BUDGET = 16
 
@@ -184,9 +184,21 @@ def test_bulk_that_fills_its_part_of_the_queue_leaves_short_requests_theirs(make
         await until(lambda: runner.queued_tokens >= 1000)
         with pytest.raises(OverloadedError, match="the queue is full"):
             await runner.run(make_units([BUDGET] * 10))
-        assert runner.overload(60) is None
+        assert runner.overload(60, inside=runner.requests + 900) is None
         assert numbers(await runner.run(make_units([4, 5]))) == [0, 1]
         gate.open.set()
         assert [len(answer.results) for answer in await asyncio.gather(*bulk)] == [30] * 3
 
     play(scenario, gate, max_batch_tokens=BUDGET, max_queue_tokens=1000)
+
+
+def test_a_batch_that_fails_at_once_teaches_no_rate(make_units: MakeUnits, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("CRITICAL")
+
+    async def scenario(runner: Runner) -> None:
+        runner._observe(Kind.SHORT, 0.1)
+        failed = await runner.run(make_units([200]))
+        assert isinstance(failed.results[0], EncoderError)
+        assert runner._seconds_per_token[Kind.SHORT] == 0.1
+
+    play(scenario, failing_on({0}, RuntimeError("at once")))

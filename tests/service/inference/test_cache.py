@@ -1,6 +1,7 @@
 """Finished vectors that are kept."""
 
 import numpy as np
+import pytest
 
 from service.inference.cache import VectorCache
 
@@ -21,6 +22,14 @@ def test_the_one_used_longest_ago_goes_first() -> None:
 def test_size_0_keeps_nothing() -> None:
     cache = VectorCache(0)
     cache.put("a", vectors(1))
+    assert cache.get("a") is None
+
+
+@pytest.mark.parametrize("capacity", [0, 3])
+def test_a_result_of_nothing_is_not_kept(capacity: int) -> None:
+    """It takes no room, so that it would never be let go of: the words of a text without any, say."""
+    cache = VectorCache(capacity)
+    cache.put("a", [np.zeros((0, 384), dtype=np.float32)])
     assert cache.get("a") is None
 
 

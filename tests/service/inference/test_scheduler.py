@@ -356,6 +356,9 @@ def test_bulk_waits_for_as_many_tokens_of_every_flow_and_a_short_request_for_all
     queue(scheduler, [10] * 30)
     assert [scheduler.tokens_before(Kind.BULK, tokens) for tokens in (300, 400, 5000)] == [600, 800, 1300]
     assert scheduler.tokens_before(Kind.SHORT, 100) == 0
+    assert (scheduler.tokens_of(Kind.SHORT), scheduler.mean_length(Kind.SHORT)) == (0, 1)
     for _ in range(3):
         queue(scheduler, [100])
+    assert (scheduler.tokens_of(Kind.SHORT), scheduler.mean_length(Kind.SHORT)) == (300, 100)
+    assert (scheduler.tokens_of(Kind.BULK), scheduler.mean_length(Kind.BULK)) == (1300, 10)
     assert [scheduler.tokens_before(Kind.SHORT, tokens) for tokens in (10, 5000)] == [300, 300]
