@@ -115,10 +115,18 @@ class Connection(HttpToolsProtocol):
         if size + len(self.url) > self._settings.max_header_bytes:
             self._too_large = True
             raise UnwantedHeadError
-        if self.parser.should_upgrade():  # CONNECT, or an Upgrade that did not come in one piece with its head
+        if self.parser.should_upgrade() and self._may_hide_a_request():
             raise UnwantedHeadError
         super().on_headers_complete()
         self._is_inside = True
+
+    def _may_hide_a_request(self) -> bool:
+        """Say whether a head that asks for another protocol has a body, which would be taken for what comes next.
+
+        So it is with an Upgrade that did not come in one piece with its head and was not renamed, and with CONNECT.
+        """
+        announced = {name for name, value in self.headers if value != b"0"} & {b"content-length", b"transfer-encoding"}
+        return bool(announced) or self.parser.get_method() == b"CONNECT"
 
     def on_chunk_header(self) -> None:
         """Begin to count: after the last chunk, which has no body, come trailers."""

@@ -158,15 +158,21 @@ def _failure(message: str) -> PydanticCustomError:
     return PydanticCustomError("invalid_value", "{message}", {"message": message})
 
 
-def _check_count(value: object, info: ValidationInfo) -> object:
-    """Stop before an object is made of each of ten million texts; the context is the embedder's `Limits`."""
-    if isinstance(value, list) and info.context is not None and not (value and type(value[0]) is int):
-        info.context.check_count(info.field_name, len(value))
-    return value
+def counted(field: str | None = None) -> BeforeValidator:
+    """Stop before an object is made of each of ten million texts; the context is the embedder's `Limits`.
+
+    It is written after the validator that it comes before. `field` is what errors name, if it is not the field itself.
+    """
+
+    def check(value: object, info: ValidationInfo) -> object:
+        if isinstance(value, list) and info.context is not None and not (value and type(value[0]) is int):
+            info.context.check_count(field or info.field_name, len(value))
+        return value
+
+    return BeforeValidator(check)
 
 
-# Written after the validator that it comes before.
-COUNTED = BeforeValidator(_check_count)
+COUNTED = counted()
 TEXT_SCHEMA = WithJsonSchema({"anyOf": [STRING, STRINGS]})
 TEXT_OR_IDS_SCHEMA = WithJsonSchema({"anyOf": [STRING, STRINGS, IDS, {"type": "array", "items": IDS, "minItems": 1}]})
 OpenAIInput = Annotated[Texts, PlainValidator(partial(texts_or_ids_of, "input")), COUNTED, TEXT_OR_IDS_SCHEMA]

@@ -24,13 +24,22 @@ def connect(service: "Service") -> socket.socket:
 
 def answer(connection: socket.socket) -> tuple[int, bytes]:
     """Read one answer; its status and body."""
+    [found] = answers(connection, 1)
+    return found
+
+
+def answers(connection: socket.socket, count: int) -> list[tuple[int, bytes]]:
+    """Read so many answers, after which none comes for now."""
+    found = []
     with connection.makefile("rb") as file:
-        status = int(file.readline().split()[1])
-        headers = {}
-        while (line := file.readline()) != b"\r\n":
-            name, _, value = line.decode().partition(":")
-            headers[name.lower()] = value.strip()
-        return status, file.read(int(headers["content-length"]))
+        for _ in range(count):
+            status = int(file.readline().split()[1])
+            headers = {}
+            while (line := file.readline()) != b"\r\n":
+                name, _, value = line.decode().partition(":")
+                headers[name.lower()] = value.strip()
+            found.append((status, file.read(int(headers["content-length"]))))
+    return found
 
 
 def post(*headers: str) -> bytes:
@@ -53,6 +62,21 @@ def test_offer_of_http_2_is_ignored(service: "Service", apart: bool) -> None:
             status, body = answer(connection)
             assert status == 200
             assert len(json.loads(body)["data"][0]["embedding"]) == 384
+
+
+def test_offers_without_a_body_are_ignored_one_behind_the_other(service: "Service") -> None:
+    offer = b"GET /health/live HTTP/1.1\r\nHost: berth\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    with connect(service) as connection:
+        connection.sendall(post() + BODY + offer)
+        assert [status for status, _ in answers(connection, 2)] == [200, 200]
+
+
+def test_half_a_request_behind_another_is_waited_for(service: "Service") -> None:
+    with connect(service) as connection:
+        connection.sendall(post() + BODY + post() + BODY[:5])
+        assert answer(connection)[0] == 200
+        connection.sendall(BODY[5:] + post() + BODY)
+        assert [status for status, _ in answers(connection, 2)] == [200, 200]
 
 
 def test_a_body_that_looks_like_offers_of_http_2_is_no_longer_for_it(service: "Service") -> None:

@@ -4,6 +4,8 @@ What it fixed at its start are settings here: the pooling and the layers (`REDUC
 normalisation. Its `mask_cls_sep` is not offered.
 """
 
+import asyncio
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -17,10 +19,13 @@ from service.api.requests import EncoderRoute
 from service.api.state import CurrentState
 from service.errors import MalformedError
 from service.inference.reading import Wish
+from service.inference.tokenizer import Tokenizer
 from service.inference.types import Text, TextPair, TokenIds
 
 SEPARATOR = " ||| "
 """Between the two texts of a pair."""
+INLINE_PIECES = 4096
+"""Word pieces that are looked up on the event loop, in a millisecond or two."""
 
 router = APIRouter(route_class=EncoderRoute, tags=["bert-as-service"])
 
@@ -46,19 +51,25 @@ class EncodeRequest(BaseModel):
 @router.post("/encode", summary="One vector a text, pooled as the settings say", responses=documented(EncodeAnswer))
 async def encode(body: EncodeRequest, request: Request, state: CurrentState) -> Response:
     """Encode texts, pairs written as `first ||| second`, or with `is_tokenized` lists of word pieces."""
-    to_ids = state.loaded().tokenizer.framed_ids
+    read = partial(_texts, body, state.loaded().tokenizer)
+    many = body.is_tokenized and sum(map(len, body.texts)) > INLINE_PIECES
+    texts = await asyncio.to_thread(read) if many else read()
+    embedded = await state.embed(request, texts, Wish((state.encode_feature,), limited="texts"))
+    vectors = [item.vectors[0] for item in embedded.answered]
+    content = {"id": body.id, "result": vectors, "status": 200}
+    return await large_json_reply(lambda: content, sum(vector.size for vector in vectors))
+
+
+def _texts(body: EncodeRequest, tokenizer: Tokenizer) -> list[Text]:
     texts = []
     for index, text in enumerate(body.texts):
         if isinstance(text, list) != body.is_tokenized:
             raise MalformedError(f"texts[{index}]", "must be a list of strings with is_tokenized, else a string")
         if SEPARATOR.strip() in text and body.is_tokenized:
             raise MalformedError(f"texts[{index}]", "a pair must be one string, without is_tokenized")
-        value = _text_or_pair(text) if isinstance(text, str) else TokenIds(to_ids(text))
+        value = _text_or_pair(text) if isinstance(text, str) else TokenIds(tokenizer.framed_ids(text))
         texts.append(Text(f"texts[{index}]", value))
-    embedded = await state.embed(request, texts, Wish((state.encode_feature,), limited="texts"))
-    vectors = [item.vectors[0] for item in embedded.answered]
-    content = {"id": body.id, "result": vectors, "status": 200}
-    return await large_json_reply(lambda: content, sum(vector.size for vector in vectors))
+    return texts
 
 
 def _text_or_pair(text: str) -> str | TextPair:

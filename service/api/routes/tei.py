@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from service.api.answers import Numbers, Rows, TeiToken, documented
 from service.api.errors import KINDS, Failure
-from service.api.fields import COUNTED, Flag, NonEmpty, PositiveInt, StringInputs, TeiIds, TeiInputs
+from service.api.fields import Flag, NonEmpty, PositiveInt, StringInputs, TeiIds, TeiInputs, counted
 from service.api.replies import TOKEN_NUMBERS, json_reply, large_json_reply
 from service.api.requests import EncoderRoute, JsonRoute
 from service.api.state import CurrentState, State
@@ -104,7 +104,7 @@ class Sentences(BaseModel):
     """A sentence and those to compare it with."""
 
     source_sentence: NonEmpty
-    sentences: Annotated[list[NonEmpty], Field(min_length=1, fail_fast=True), COUNTED]
+    sentences: Annotated[list[NonEmpty], Field(min_length=1, fail_fast=True), counted("inputs.sentences")]
 
 
 class SentenceSimilarityRequest(BaseModel):
