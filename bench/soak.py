@@ -123,7 +123,7 @@ class Soak:
         return True
 
     def _kept(self) -> Connection | None:
-        """Give a connection that the service has no reason to close just now; it does so after five seconds."""
+        """Give a connection that was used lately, if there is one; others are closed, as by a client's pool."""
         while self._free:
             connection, used = self._free.pop()
             if connection.open and time.perf_counter() - used < KEPT_SECONDS:
