@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,9 @@ def test_a_wrong_answer_is_counted_and_is_no_rate(
     model: Model, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = load_of(model, server.base, server.process.pid, monkeypatch)
-    monkeypatch.setattr(mixture, "LOWEST_COSINE", 1.1)  # above which there is none
-    monkeypatch.setattr(mixture, "SCORE_TOLERANCE", -1.0)
+    asks = load._mixture._good
+    assert all(ask.expected is not None for ask in asks)
+    load._mixture._good = [replace(ask, expected=-ask.expected) for ask in asks if ask.expected is not None]
 
     async def main() -> float:
         rate = await load.peak(1, 0.1)

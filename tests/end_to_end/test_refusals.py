@@ -147,15 +147,15 @@ def test_input_is_refused(http: httpx.Client, inputs: Any, param: str, code: str
         ({"inputs": ["a ship"] * 1366, "features": [{"pooling": "pooler"}] * 16}, 1366 * 16 * 384),
         (
             {"inputs": ["ship " * 1500] * 15, "features": [{"pooling": "none"}], "truncate": {"window": 50}},
-            15 * 1502 * 384,
+            15 * (1500 + 32 * 2) * 384,  # of 32 windows, each with [CLS] and [SEP]
         ),
     ],
     ids=["tokens", "concat", "mean and max", "features", "windows"],
 )
-def test_reply_beyond_the_limit_is_refused_with_the_size_it_would_have(
+def test_vectors_beyond_the_limit_are_refused_with_the_size_they_would_have(
     http: httpx.Client, fields: dict[str, Any], numbers: int
 ) -> None:
-    message = f"the reply would hold {numbers} numbers, at most 8388608"
+    message = f"the vectors would hold {numbers} numbers, at most 8388608"
     assert refusal(http, "/v1/features", fields) == ("features", VALUE, message)
 
 
