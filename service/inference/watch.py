@@ -32,14 +32,15 @@ class Watch:
         self._patience = patience
         self._clock = clock
         self._lock = threading.Lock()
-        self._running: dict[object, tuple[int, float]] = {}  # the tokens of each batch, and when it was begun
+        self._running: dict[object, tuple[float, float]] = {}  # when each batch was begun, and the seconds it may take
         self._seconds_per_token = 0.0
 
     def __call__(self, units: Sequence[Unit]) -> list[Vectors]:
         """Encode a batch; raises what the encoder raises."""
         batch, tokens, started = object(), max(LEAST_TOKENS, sum(map(len, units))), self._clock()
         with self._lock:
-            self._running[batch] = tokens, started
+            # by what is usual now: slower batches later would excuse one that was told, and it would be told twice
+            self._running[batch] = started, max(LEAST_SECONDS, SLACK * self._seconds_per_token * tokens)
         try:
             return self.encode(units)
         finally:
@@ -49,7 +50,7 @@ class Watch:
 
     @property
     def stalled(self) -> bool:
-        """Whether a batch takes far longer than usual."""
+        """Whether a batch takes far longer than was usual when it was begun."""
         return self._any_beyond(1.0, 0.0)
 
     @property
@@ -59,11 +60,8 @@ class Watch:
 
     def _any_beyond(self, times: float, least: float) -> bool:
         with self._lock:
-            now, usual = self._clock(), self._seconds_per_token
-            return any(
-                now - started > max(least, times * max(LEAST_SECONDS, SLACK * usual * tokens))
-                for tokens, started in self._running.values()
-            )
+            now = self._clock()
+            return any(now - started > max(least, times * seconds) for started, seconds in self._running.values())
 
     def _learn(self, seconds_per_token: float) -> None:
         weight = WEIGHT if self._seconds_per_token else 1.0

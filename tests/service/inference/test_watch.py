@@ -126,3 +126,29 @@ def test_batches_of_several_threads_are_told_apart(make_units: MakeUnits) -> Non
     assert not watch.stalled, "the second has only begun"
     opened[1].set()
     second.join()
+
+
+def test_batch_that_stalls_does_so_until_it_ends_however_slow_others_become(make_units: MakeUnits) -> None:
+    entered, opened = threading.Event(), threading.Event()
+
+    def encode(units: Sequence[Unit]) -> list[Vectors]:
+        if len(units) == 2:
+            entered.set()
+            assert opened.wait(20)
+        else:
+            now[0] += 5.0
+        return []
+
+    now = [0.0]
+    watch = Watch(encode, patience=0.0, clock=lambda: now[0])
+    hanging = threading.Thread(target=watch, args=[make_units([5, 5])])
+    hanging.start()
+    assert entered.wait(20)
+    now[0] = LEAST_SECONDS + 0.1
+    assert watch.stalled
+    for _ in range(3):
+        watch(make_units([5]))
+        assert watch.stalled
+    opened.set()
+    hanging.join()
+    assert not watch.stalled
