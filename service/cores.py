@@ -2,6 +2,8 @@
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -20,6 +22,21 @@ def available_cores(shared_by: int = 1) -> int:
 def on_one_core() -> bool:
     """Tell whether all threads of this process have to share one core, and none may ever run on another."""
     return hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1
+
+
+@contextmanager
+def every_core() -> Iterator[None]:
+    """Let this thread, if it is kept on one core, run on all that its cgroup leaves it, while the body lasts."""
+    if not on_one_core():
+        yield
+        return
+    own = os.sched_getaffinity(0)
+    with suppress(OSError):  # where that is forbidden it stays where it is
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)
 
 
 def cgroup_quota(root: Path) -> float | None:

@@ -16,13 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from pydantic import BaseModel, ConfigDict, PositiveInt, TypeAdapter, ValidationError
 
 from service.errors import OutOfMemoryError
 from service.inference.artifact import GRAPH, WEIGHTS, Manifest, Target
 from service.inference.encoder import CpuEncoder
 from service.inference.runner import Encode
+from service.inference.runtime import ort
 from service.inference.types import Encoding, Feature, Pooling, Unit
 
 BUDGETS: dict[Target, tuple[int, ...]] = {
@@ -149,7 +149,7 @@ class CalibrationFile:
         parts = (
             _processor(),
             os.cpu_count(),
-            onnxruntime.__version__,
+            ort.__version__,
             manifest.files[GRAPH],
             manifest.files[WEIGHTS],
             *gpus,

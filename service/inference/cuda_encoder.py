@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import DeviceLostError, EncoderError, OutOfMemoryError
@@ -21,6 +20,7 @@ from service.inference.cuda_graph import POOLED, POOLED_MAX, layout
 from service.inference.cuda_pooling import PoolRows, pool_rows, pooled_by_graph
 from service.inference.cuda_session import is_out_of_memory, open_session, pinned_memory, shrinking
 from service.inference.pooling import normalize
+from service.inference.runtime import ort
 from service.inference.staging import Block, HostMemory, Staging
 from service.inference.types import Feature, Float32Array, Pooling, Unit, Vectors, Wanted
 from service.inference.wanted import (

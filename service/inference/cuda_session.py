@@ -2,11 +2,10 @@
 
 import ctypes
 
-import onnxruntime as ort
-
 from service.errors import ArtifactError, DeviceError
 from service.inference.artifact import Artifact
 from service.inference.devices import PROVIDER, cuda_major, libraries, preload
+from service.inference.runtime import ort
 from service.inference.staging import PinnedMemory
 
 OUT_OF_MEMORY = (

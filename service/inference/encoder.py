@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Self
 
 import numpy as np
-import onnxruntime as ort
 
 from service.errors import ArtifactError, EncoderError
 from service.inference.artifact import EXACT_PRODUCTS, MATRICES, SHORT_LENGTHS, SLOW_FUSIONS, Artifact
@@ -16,6 +15,7 @@ from service.inference.matrices import read_matrices
 from service.inference.packing import pack, pack_one
 from service.inference.pooling import normalize
 from service.inference.probes import check_probes
+from service.inference.runtime import ort
 from service.inference.types import Encoding, Feature, Float32Array, Pooling, Unit, Vectors
 from service.inference.wanted import POOLER_OUTPUT, check_finite, hidden_state, pooled, results_of, wanted_by
 

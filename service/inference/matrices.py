@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
+from service.inference.runtime import ort
 from service.inference.types import Float32Array
 
 
