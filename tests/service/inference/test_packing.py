@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from service.inference.packing import INPUTS, SHORT_INPUTS, pack, pack_one
+from service.inference.packing import INPUTS, MASKED, SHORT_INPUTS, pack, pack_one
 from service.inference.types import Encoding
-
-LOWEST = float(np.finfo(np.float32).min)
 
 
 def encoding(*ids: int) -> Encoding:
@@ -20,7 +18,7 @@ def test_texts_lie_end_to_end() -> None:
         "token_type_ids": [1, 0, 1, 0, 1, 0],
         "position_ids": [0, 1, 2, 0, 0, 1],
         "attention_rows": [[[0, 2, 4], [1, 3, 5]], [[6, 6, 6], [7, 7, 7]], [[8, 10, 8], [9, 11, 9]]],
-        "attention_bias": [[[[0, 0, 0]]], [[[0, LOWEST, LOWEST]]], [[[0, 0, LOWEST]]]],
+        "attention_bias": [[[[0, 0, 0]]], [[[0, MASKED, MASKED]]], [[[0, 0, MASKED]]]],
         "context_rows": [[0, 3], [1, 4], [2, 5], [6, 9], [12, 15], [13, 16]],
         "first_tokens": [0, 3, 4],
         "alone": False,
@@ -70,3 +68,10 @@ def test_a_short_text_is_laid_out_as_any_other() -> None:
     for name, array in feeds.items():
         assert array.tolist() == of_batches[name].tolist()
         assert array.dtype == of_batches[name].dtype
+
+
+def test_what_is_masked_weighs_nothing_and_is_no_subnormal_number() -> None:
+    """Beside the first token's key, of which what is past the end is a copy, however many of them there are."""
+    weight = np.exp(np.float32(MASKED))
+    assert np.float32(1) + 512 * weight == 1
+    assert np.exp(np.float32(MASKED - 40)) > np.finfo(np.float32).tiny, "where the first token is far from the highest"
