@@ -33,7 +33,6 @@ class Int8Graph(CpuGraph):
         """Declare what the coding of rows needs too."""
         super().inputs()
         self.builder.integers("last_axis", [-1])
-        self.builder.constant("one", 1, np.float32)
         self.builder.op("Shape", "token_count", "input_ids")
         for name, coding in CODINGS.items():
             self.builder.constant(f"{name}.zero", coding.zero, np.uint8)
@@ -61,10 +60,9 @@ class Int8Graph(CpuGraph):
         if x not in self.rows:
             self.rows[x] = self.quantized(x)
         rows = self.rows[x]
-        product = self.builder.op(
-            "MatMulIntegerToFloat", f"{name}.codes", rows.codes, matrix, "one", columns, rows.zero, domain=MICROSOFT
+        return self.builder.op(
+            "MatMulIntegerToFloat", f"{name}.product", rows.codes, matrix, rows.steps, columns, rows.zero, domain=MICROSOFT
         )
-        return self.builder.op("Mul", f"{name}.product", product, rows.steps)
 
     def quantized(self, x: str) -> Rows:
         """Code each row of x by a step of its own."""
