@@ -2,6 +2,7 @@
 
 import argparse
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from bench.processes import cores, pin
 from bench.result import Result, result_of
 from bench.server import Server, StartError, berth_command, free_port, running
 from bench.workloads import SHAPES, Workload, load_workload
+
+
+CALIBRATION_BOUND = 2.0
+"""Seconds that Berth calibrates for after its first answer, at most. What else is at work on its core then, a peer that
+starts or a load, has a part in what it finds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +113,11 @@ class Rig:
         port = free_port()
         command = berth_command(self.model.artifact.folder, port, options.flags)
         try:
-            return self._start(stack, folder, "berth", command, port, "openai", None)
+            ours = self._start(stack, folder, "berth", command, port, "openai", None)
         except StartError as error:
             raise SystemExit(f"bench: {error}") from error
+        time.sleep(CALIBRATION_BOUND)
+        return ours
 
     def _peer(self, stack: ExitStack, folder: Path, peer: str) -> Contender:
         options = self._options
