@@ -18,7 +18,6 @@ from bench.result import Result, result_of
 from bench.server import Server, StartError, berth_command, free_port, running
 from bench.workloads import SHAPES, Workload, load_workload
 
-
 CALIBRATION_BOUND = 2.0
 """Seconds that Berth calibrates for after its first answer, at most. What else is at work on its core then, a peer that
 starts or a load, has a part in what it finds."""

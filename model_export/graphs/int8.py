@@ -60,9 +60,8 @@ class Int8Graph(CpuGraph):
         if x not in self.rows:
             self.rows[x] = self.quantized(x)
         rows = self.rows[x]
-        return self.builder.op(
-            "MatMulIntegerToFloat", f"{name}.product", rows.codes, matrix, rows.steps, columns, rows.zero, domain=MICROSOFT
-        )
+        factors = [rows.codes, matrix, rows.steps, columns, rows.zero]
+        return self.builder.op("MatMulIntegerToFloat", f"{name}.product", *factors, domain=MICROSOFT)
 
     def quantized(self, x: str) -> Rows:
         """Code each row of x by a step of its own."""
