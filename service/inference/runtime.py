@@ -5,6 +5,8 @@ it is loaded, that they outlive a thread's move from one core to another, which 
 that is kept on one core cannot show it that, and would do without; so it leaves that core for as long as loading takes.
 """
 
+import numpy as np  # noqa: F401  # before ONNX Runtime loads it there: it starts threads, which stay where they began
+
 from service.cores import every_core
 
 with every_core():
