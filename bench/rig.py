@@ -19,8 +19,8 @@ from bench.server import Server, StartError, berth_command, free_port, running
 from bench.workloads import SHAPES, Workload, load_workload
 
 CALIBRATION_BOUND = 2.0
-"""Seconds that Berth calibrates for after its first answer, at most. What else is at work on its core then, a peer that
-starts or a load, has a part in what it finds."""
+"""Seconds in which Berth calibrates a model like MiniLM after its first answer. What else is at work on its core then,
+a peer that starts or a load, affects what it finds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+MOST_CORES = 8192
+"""More than Linux numbers. It takes of an affinity what there is; `os.cpu_count()` does not tell the highest number."""
 
 
 def available_cores(shared_by: int = 1) -> int:
@@ -20,7 +22,7 @@ def available_cores(shared_by: int = 1) -> int:
 
 
 def on_one_core() -> bool:
-    """Tell whether all threads of this process have to share one core, and none may ever run on another."""
+    """Tell whether all threads of this process have to share one core, and none may run on another."""
     return hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1
 
 
@@ -32,11 +34,12 @@ def every_core() -> Iterator[None]:
         return
     own = os.sched_getaffinity(0)
     with suppress(OSError):  # where that is forbidden it stays where it is
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        os.sched_setaffinity(0, range(MOST_CORES))
     try:
         yield
     finally:
-        os.sched_setaffinity(0, own)
+        with suppress(OSError):  # forbidden, too, or its core is no longer the cgroup's
+            os.sched_setaffinity(0, own)
 
 
 def cgroup_quota(root: Path) -> float | None:

@@ -110,7 +110,14 @@ def test_scheduler_decides_without_the_encoder() -> None:
 @pytest.mark.parametrize("module", FIRST_FLOOR)
 def test_first_floor_stands_on_the_ground(module: str) -> None:
     ours = {name for name in imports_of(f"service.inference.{module}") if within(name, *PACKAGES)}
-    assert ours <= GROUND
+    assert ours <= GROUND | {"service.inference.runtime"}
+
+
+def test_one_module_loads_onnx_runtime_for_the_service() -> None:
+    """For how it is loaded decides which kernels it has."""
+    assert [
+        module for module in below("service") if any(within(name, "onnxruntime") for name in imports_of(module))
+    ] == ["service.inference.runtime"]
 
 
 def test_the_arrows_make_no_circle() -> None:

@@ -60,6 +60,7 @@ class Int8Graph(CpuGraph):
         if x not in self.rows:
             self.rows[x] = self.quantized(x)
         rows = self.rows[x]
+        # The steps by row, which the operator's text does not promise: its kernel multiplies the result by them.
         factors = [rows.codes, matrix, rows.steps, columns, rows.zero]
         return self.builder.op("MatMulIntegerToFloat", f"{name}.product", *factors, domain=MICROSOFT)
 

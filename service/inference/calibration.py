@@ -39,13 +39,15 @@ shared tells a rate in a second to a few per cent only."""
 SHORT_TEXTS = (10, 16, 20, 24, 32)
 """Lengths of the texts on which the graph for short ones is tried."""
 PASSES = 3
-"""Times that one way goes over them before the other has its turn. A graph's first seven runs or so find its weights in
-the caches in part only: in a service that goes by this graph alone they are as fast as the last ones."""
+"""Times that one way goes over them before the other has its turn. A graph's first eight runs or so find its
+weights only partly in the caches; in a service that goes by this graph alone every run is as fast as the last ones."""
 SHORT_SECONDS = 0.25
-"""How long it is."""
+"""CPU time of that trial, of which one turn each is the least."""
 GAIN = 1.1
-"""Times faster that it must be, at least: it wants a second copy of the layers' weights, and beside other work on its
-core two ways that are level come out up to a tenth apart."""
+"""Times faster that it must be, at least: it costs a second copy of the layers' weights, and beside other work on its
+core two ways that are level mostly come out up to a tenth apart."""
+METHOD = 2
+"""Of all the above; what was found by an older one is not read."""
 PATIENCE = 4
 """Times longer than its CPU time that a calibration may take, where other load has the cores."""
 
@@ -123,7 +125,7 @@ def short_graph_pays(encoder: CpuEncoder, manifest: Manifest) -> bool:
 def is_faster(encode: Encode, other: Encode, manifest: Manifest, seconds: float) -> bool:
     """Tell whether one way to encode a short text alone takes clearly less of this thread's CPU time than another.
 
-    They take turns, one each at least, and the best time of each text counts.
+    They take turns, at least one each, and the best time of each text counts.
     """
     units = [unit_of(manifest, length) for length in SHORT_TEXTS if length <= manifest.max_tokens]
     best = {way: [math.inf] * len(units) for way in (encode, other)}
@@ -151,6 +153,7 @@ class CalibrationFile:
     def __init__(self, folder: Path, manifest: Manifest, gpus: Sequence[str] = ()) -> None:
         self._path = folder / "calibration.json"
         parts = (
+            METHOD,
             _processor(),
             os.cpu_count(),
             ort.__version__,

@@ -71,14 +71,14 @@ def require_gpus(indices: Sequence[int], load: Load = ctypes.CDLL) -> Driver:
 
 def cuda_major() -> int:
     """Tell for which CUDA the installed ONNX Runtime was built; raises `DeviceError` where it was for none."""
-    import onnxruntime  # noqa: PLC0415  # slow to load, and where there is no driver nobody needs it
+    from service.inference.runtime import ort  # noqa: PLC0415  # slow, and where there is no driver nobody needs it
 
-    if PROVIDER not in onnxruntime.get_available_providers():
+    if PROVIDER not in ort.get_available_providers():
         raise DeviceError(
-            f"the installed onnxruntime {onnxruntime.__version__} is the build for the CPU: remove it, then "
+            f"the installed onnxruntime {ort.__version__} is the build for the CPU: remove it, then "
             "pip install '.[cuda]' in Berth's folder"
         )
-    return int(onnxruntime.cuda_version.partition(".")[0])
+    return int(ort.cuda_version.partition(".")[0])
 
 
 def libraries(major: int) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ def _require_runtime(driver: Driver, load: Load) -> None:
 
 def preload() -> None:
     """Load CUDA's libraries from the Python packages that hold them; what is not there is said elsewhere."""
-    import onnxruntime  # noqa: PLC0415
+    from service.inference.runtime import ort  # noqa: PLC0415
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it did not find
-        onnxruntime.preload_dlls()
+        ort.preload_dlls()

@@ -31,8 +31,8 @@ SHORT_INPUTS = {name: INPUTS[name] for name in ("input_ids", "token_type_ids", "
 
 MASKED = -40.0
 """Added to the scores of keys past a text's end, all of them its first token's. None is higher than the highest within,
-so their weights are e^-40 of the largest at most, far under what float32 tells in a sum. The lowest number would give
-weights under the smallest normal number, which Intel's processors take ten times as long for."""
+so their weights are e^-40 of the largest at most, far below what float32 resolves in a sum. Of the lowest number ONNX
+Runtime's exponential is subnormal, and with such numbers Intel's processors take ten times as long."""
 
 Feeds = dict[str, NDArray[np.int32] | NDArray[np.float32] | NDArray[np.bool_]]
 

@@ -39,14 +39,17 @@ class Watch:
         """Encode a batch; raises what the encoder raises."""
         batch, tokens, started = object(), max(LEAST_TOKENS, sum(map(len, units))), self._clock()
         with self._lock:
-            # by what is usual now: slower batches later would excuse one that was told, and it would be told twice
-            self._running[batch] = started, max(LEAST_SECONDS, SLACK * self._seconds_per_token * tokens)
+            # By what is usual now: slower batches later would excuse one that was reported, and it would be so twice.
+            longest = max(LEAST_SECONDS, SLACK * self._seconds_per_token * tokens)
+            self._running[batch] = started, longest
         try:
             return self.encode(units)
         finally:
             with self._lock:
                 del self._running[batch]
-                self._learn((self._clock() - started) / tokens)
+                taken = self._clock() - started
+                # A hang teaches no more than what makes it one: those begun right after it would have for ever.
+                self._learn((min(taken, longest) if self._seconds_per_token else taken) / tokens)
 
     @property
     def stalled(self) -> bool:

@@ -1,12 +1,13 @@
 """How many cores this process may use."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 import service.cores
-from service.cores import available_cores, cgroup_quota, on_one_core
+from service.cores import available_cores, cgroup_quota, every_core, on_one_core
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -64,3 +65,30 @@ def test_a_process_is_on_one_core_where_it_may_use_no_other(
     monkeypatch.setattr(service.cores, "CGROUP", write(tmp_path, {"cpu.max": "100000 100000"}))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores, raising=False)
     assert on_one_core() is one
+
+
+class Affinity:
+    """A thread's, as Linux keeps it: what is set is cut to the cores there are."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cores: set[int], *, denied: bool = False) -> None:
+        self.cores = cores
+        self._denied = denied
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(self.cores), raising=False)
+        monkeypatch.setattr(os, "sched_setaffinity", self._set, raising=False)
+
+    def _set(self, _: int, cores: Iterable[int]) -> None:
+        if self._denied:
+            raise PermissionError
+        self.cores = {96, 97} & set(cores)
+
+
+@pytest.mark.parametrize(
+    ("cores", "denied", "within"), [({97}, False, {96, 97}), ({97}, True, {97}), ({3, 4}, False, {3, 4})]
+)
+def test_one_core_is_left_for_a_while_where_that_may_be(
+    monkeypatch: pytest.MonkeyPatch, cores: set[int], denied: bool, within: set[int]
+) -> None:
+    affinity = Affinity(monkeypatch, cores, denied=denied)
+    with every_core():
+        assert affinity.cores == within
+    assert affinity.cores == cores

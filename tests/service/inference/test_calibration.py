@@ -94,7 +94,7 @@ def test_the_faster_way_is_found_whatever_disturbs_a_turn(artifact: Artifact, sl
 
 
 def test_the_faster_way_is_faster_by_warm_caches(artifact: Artifact) -> None:
-    """Whoever begins anew is far slower at first, by as much as the other: that is no likeness."""
+    """Whoever begins anew is far slower at first, the one and the other: that does not make them equal."""
     last: list[int] = []
 
     def way(number: int, seconds: float) -> Encode:
@@ -106,7 +106,7 @@ def test_the_faster_way_is_faster_by_warm_caches(artifact: Artifact) -> None:
 
         return encode
 
-    assert is_faster(way(0, 1e-4), way(1, 2e-4), artifact.manifest, seconds=0.05)
+    assert is_faster(way(0, 1e-4), way(1, 2e-4), artifact.manifest, seconds=0.15)
 
 
 @pytest.mark.parametrize("faster", [True, False])
@@ -136,17 +136,22 @@ def test_a_little_faster_is_not_worth_it(artifact: Artifact) -> None:
 
         return run
 
-    assert not is_faster(encode(1e-3), encode(1.05e-3), artifact.manifest, seconds=0.1)
+    assert not is_faster(encode(1e-3), encode(1.08e-3), artifact.manifest, seconds=0.1)
 
 
 FOUND = Calibration(max_batch_tokens=384, short_graph=True)
 
 
-def test_what_was_found_is_kept_for_its_graph_alone(artifact: Artifact, tmp_path: Path) -> None:
+def test_what_was_found_is_kept_for_its_graph_and_method_alone(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = artifact.manifest.model_copy(update={"files": dict.fromkeys(artifact.manifest.files, "0")})
     CalibrationFile(tmp_path / "new", artifact.manifest).write(FOUND)
     assert CalibrationFile(tmp_path / "new", artifact.manifest).read() == FOUND
     assert CalibrationFile(tmp_path / "new", other).read() is None
+    with monkeypatch.context() as patched:
+        patched.setattr(calibration, "METHOD", calibration.METHOD + 1)
+        assert CalibrationFile(tmp_path / "new", artifact.manifest).read() is None
     CalibrationFile(tmp_path / "new", other).write(Calibration(max_batch_tokens=64, short_graph=False))
     assert CalibrationFile(tmp_path / "new", artifact.manifest).read() == FOUND
 

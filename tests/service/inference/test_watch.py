@@ -144,11 +144,20 @@ def test_batch_that_stalls_does_so_until_it_ends_however_slow_others_become(make
     hanging = threading.Thread(target=watch, args=[make_units([5, 5])])
     hanging.start()
     assert entered.wait(20)
-    now[0] = LEAST_SECONDS + 0.1
-    assert watch.stalled
-    for _ in range(3):
-        watch(make_units([5]))
+    try:
+        now[0] = LEAST_SECONDS + 0.1
         assert watch.stalled
-    opened.set()
-    hanging.join()
+        for _ in range(3):
+            watch(make_units([5]))
+            assert watch.stalled
+    finally:
+        opened.set()
+        hanging.join()
     assert not watch.stalled
+
+
+def test_hang_that_ended_excuses_none_that_is_begun_right_after_it(clock: Clock, make_units: MakeUnits) -> None:
+    for _ in range(50):
+        seen(clock, make_units([64]), 0.01)
+    assert seen(clock, make_units([64]), 600.0) == (True, True)
+    assert seen(clock, make_units([64]), 10.0) == (True, False)
