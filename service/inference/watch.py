@@ -47,9 +47,7 @@ class Watch:
         finally:
             with self._lock:
                 del self._running[batch]
-                taken = self._clock() - started
-                # A hang teaches no more than what makes it one: those begun right after it would have for ever.
-                self._learn((min(taken, longest) if self._seconds_per_token else taken) / tokens)
+                self._learn(self._clock() - started, longest, tokens)
 
     @property
     def stalled(self) -> bool:
@@ -66,6 +64,9 @@ class Watch:
             now = self._clock()
             return any(now - started > max(least, times * seconds) for started, seconds in self._running.values())
 
-    def _learn(self, seconds_per_token: float) -> None:
-        weight = WEIGHT if self._seconds_per_token else 1.0
-        self._seconds_per_token += weight * (seconds_per_token - self._seconds_per_token)
+    def _learn(self, taken: float, longest: float, tokens: int) -> None:
+        if not self._seconds_per_token:
+            self._seconds_per_token = taken / tokens
+        else:
+            # A hang teaches no more than what makes it one, or the next would be allowed as long.
+            self._seconds_per_token += WEIGHT * (min(taken, longest) / tokens - self._seconds_per_token)
