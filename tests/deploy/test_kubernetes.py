@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service import __version__
+from berth import __version__
 from service.api.routes.service import health
 from service.settings import Settings
 
@@ -163,7 +163,7 @@ def test_what_is_written_lies_in_a_volume(pod: Manifest, container: Manifest) ->
     dockerfile = (ROOT / "Dockerfile").read_text()
     [cache] = re.findall(r"BERTH_CACHE_DIR=(\S+)", dockerfile)
     assert any(Path(cache).is_relative_to(path) for path in mounts)
-    assert "/tmp" in mounts, "where the workers' metrics are"
+    assert "/tmp" in mounts, "where libraries write temporary files"
     assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
 
 

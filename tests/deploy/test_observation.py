@@ -126,5 +126,7 @@ def test_compose_mounts_what_is_there_and_pins_its_images() -> None:
     config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     assert source["jsonData"]["timeInterval"] == config["global"]["scrape_interval"]
     [job] = config["scrape_configs"]
-    assert [target["targets"] for target in job["static_configs"]] == [["berth:8080"]]
+    assert "static_configs" not in job
+    [dns] = job["dns_sd_configs"]
+    assert (dns["names"], dns["type"], dns["port"]) == (["berth"], "A", 8080), "every replica's address is a target"
     assert services["berth"]["ports"][0].endswith(":8080")
