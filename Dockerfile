@@ -16,7 +16,7 @@ WORKDIR /src
 # An empty distribution with Berth's dependencies, so that a change of code does not install them again.
 COPY pyproject.toml ./
 RUN mkdir berth model_export service \
- && echo '__version__ = "0"' > service/__init__.py \
+ && echo '__version__ = "0"' > berth/__init__.py \
  && touch README.md LICENSE NOTICE \
  && pip --python /opt/berth/venv/bin/python install ".[${TARGET}${EXTRAS:+,${EXTRAS}}]"
 

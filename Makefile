@@ -24,8 +24,16 @@ serve: .venv/.installed ## serve the default model on 127.0.0.1:8080, or what BE
 	@$(SERVE) -m berth serve $(ARGS)
 
 .PHONY: test
-test: .venv-test/.installed ## run the tests
-	$(TEST) -m pytest $(ARGS)
+test: .venv-test/.installed ## run the tests of the rings unit and service
+	$(TEST) -m pytest -m "not slow" $(ARGS)
+
+.PHONY: test-unit
+test-unit: .venv-test/.installed ## run the innermost ring alone: no server, no torch, about a minute
+	$(TEST) -m pytest -m unit $(ARGS)
+
+.PHONY: test-slow
+test-slow: .venv-test/.installed ## run the rest: parity with torch, faults, fuzz, rolling restarts, page, clients, the wheel
+	$(TEST) -m pytest -m slow $(ARGS)
 
 .PHONY: faults
 faults: .venv-test/.installed ## let everything fail that can, more often than `make test` does
@@ -40,7 +48,7 @@ soak: .venv/.installed ## half an hour at 80 % load with clients that leave and 
 	@$(SERVE) -m bench.soak $(ARGS)
 
 .PHONY: rolling
-rolling: .venv-test/.installed ## restart replicas behind nginx, and workers, under 20,000 requests, of which none may fail
+rolling: .venv-test/.installed ## restart replicas behind nginx under 20,000 requests, of which none may fail
 	ROLLING_REQUESTS=20000 $(TEST) -m pytest -s tests/end_to_end/test_rolling.py $(ARGS)
 
 .PHONY: lint

@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from bench.capacity import capacity
 from bench.comparison import Comparison
 from bench.fairness import fairness
 from bench.machine import describe
@@ -11,6 +12,7 @@ from bench.memory import memory
 from bench.model import find_model
 from bench.options import parse
 from bench.overload import overload
+from bench.pair import pair
 from bench.rig import Rig
 from bench.scaling import scaling
 
@@ -21,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(given)
     about = describe() | {"command": " ".join(["python -m bench", *given])}
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n", end="\n\n", flush=True)
-    rig = Rig(find_model(options.model), options)
+    rig = Rig(find_model(options.model, options.precision), options)
     match options.command:
         case "overload":
             sound = overload(rig, options, about)
@@ -29,8 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sound = fairness(rig, options, about)
         case "scaling":
             sound = scaling(rig, options, about)
+        case "capacity":
+            sound = capacity(rig, options, about)
         case "memory":
             sound = memory(rig, options, about)
+        case "pair":
+            sound = pair(rig, options, about)
         case _:
             sound = Comparison(rig, options, about).run()
     return 0 if sound else 1

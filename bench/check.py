@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.dialects import Dialect
 from bench.workloads import Workload
-from service.inference.types import Float32Array
+from berth.types import Float32Array
 
 LENGTH_TOLERANCE = 0.05
 """Of a vector's length, which a cosine does not see: int8's is up to 4 % off, that of one not normalised far more."""

@@ -1,37 +1,60 @@
-"""`python -m bench fairness`: how long a short request takes while bulk clients keep the queue full."""
+"""`python -m bench fairness`: how long a short request takes while bulk keeps the queue full, and what bulk loses.
+
+First an open loop: a short request every 100 ms, whatever has become of those before, beside the clients of w3. Its
+time counts from when it was due. Then eight clients in a closed loop, who send the next when the last is answered.
+"""
 
 import argparse
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from bench.figures import Span, Window, median_of, percentile, ratio_of_medians
-from bench.load import Target, run_together
+from bench.figures import median_of, percentile, ratio_of_medians
+from bench.load import ClosedLoop, PacedLoop, Record, Target, run_together
 from bench.processes import pin
 from bench.rig import Rig
 from bench.table import table
+from bench.workloads import Workload
 
-HEAD = (
-    *("server", "alone p50 ms", "alone p99 ms", "crowded p50 ms", "crowded p99 ms", "crowded requests"),
-    *("bulk texts/s", "batch ms", "p99 in batches"),
+INTERVAL = 0.1
+"""Seconds between two short requests of the open loop."""
+CLIENTS = 8
+"""Of short requests in the closed loop."""
+OPEN_HEAD = (
+    *("server", "alone p50 ms", "p95", "p99", "crowded p50 ms", "p95", "p99", "requests"),
+    *("bulk alone, texts/s", "beside it", "batch ms"),
 )
+CLOSED_HEAD = ("server", "short p50 ms", "p95", "p99", "short texts/s", "bulk texts/s", "÷ alone")
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Milliseconds of short requests."""
+
+    p50: float
+    p95: float
+    p99: float
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A short request's time, alone and in a crowd, beside that of a batch of the crowd's."""
+    """A round of a server; rates are texts a second."""
 
     server: str
-    alone_p50_ms: float
-    alone_p99_ms: float
-    crowded_p50_ms: float
-    crowded_p99_ms: float
+    alone: Times
+    crowded: Times
     crowded_requests: int
-    bulk_texts_per_second: float
+    bulk_alone_rate: float
+    bulk_rate: float
     batch_ms: float | None
-    p99_in_batches: float | None
+    """The mean of bulk's batches while it is alone."""
+    closed: Times
+    closed_rate: float
+    closed_bulk_rate: float
+    closed_bulk_share: float
+    """Of bulk's rate alone."""
 
 
 def fairness(rig: Rig, options: argparse.Namespace, about: dict[str, str]) -> bool:
@@ -42,61 +65,89 @@ def fairness(rig: Rig, options: argparse.Namespace, about: dict[str, str]) -> bo
         for number in range(options.rounds):
             for contender in contenders if number % 2 == 0 else reversed(contenders):
                 with contender.alone(contenders):
-                    report, sound = _measure(rig, contender.target, number)
+                    report, sound = measure(rig, options, contender.target, number)
                 reports.setdefault(report.server, []).append(report)
                 valid &= sound
-                _write(report, options, about)
+                if options.out is not None:
+                    with options.out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps({"fairness": True, **asdict(report), **about}) + "\n")
         labels = [contender.target.label for contender in contenders]
-    print(table(HEAD, [row_of(reports[label]) for label in labels]))
-    ours, *peers = ([report.crowded_p99_ms for report in reports[label]] for label in labels)
-    if peers:
-        ratios = [ratio_of_medians(theirs, ours) for theirs in peers]
-        print("", table([f"crowded p99, ÷ {labels[0]}'s", *labels[1:]], [["w1", *ratios]]), sep="\n")
+    print(tables([reports[label] for label in labels]))
     rig.tell_left_out()
     return valid
 
 
+def tables(servers: list[list[Report]]) -> str:
+    """Lay out the medians of each server's rounds, and the peers' beside Berth's."""
+    rows = [row_of(reports) for reports in servers]
+    places = len(OPEN_HEAD)
+    parts = [
+        f"a short request every {INTERVAL * 1000:g} ms:",
+        table(OPEN_HEAD, [row[:places] for row in rows]),
+        f"{CLIENTS} clients of short requests:",
+        table(CLOSED_HEAD, [[row[0], *row[places:]] for row in rows]),
+    ]
+    ours, *peers = ([report.crowded.p99 for report in reports] for reports in servers)
+    if peers:
+        ratios = [ratio_of_medians(theirs, ours) for theirs in peers]
+        labels = [reports[0].server for reports in servers]
+        parts.append(table([f"crowded p99, ÷ {labels[0]}'s", *labels[1:]], [["w1", *ratios]]))
+    return "\n\n".join(parts)
+
+
 def row_of(reports: list[Report]) -> list[float | str]:
-    """Give the medians of a server's rounds."""
-    server, *rows = zip(*(asdict(report).values() for report in reports), strict=True)
-    return [server[0], *(median_of(figure for figure in row if figure is not None) for row in rows)]
+    """Give the medians of a server's rounds, in the order of a report's fields."""
+    columns = zip(*map(_figures, reports), strict=True)
+    return [reports[0].server, *(median_of(figure for figure in column if figure is not None) for column in columns)]
 
 
-def _write(report: Report, options: argparse.Namespace, about: dict[str, str]) -> None:
-    if options.out is not None:
-        with options.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"fairness": True, **asdict(report), **about}) + "\n")
+def _figures(report: Report) -> list[float | None]:
+    _, *fields = asdict(report).values()
+    return [figure for each in fields for figure in (each.values() if isinstance(each, dict) else [each])]
 
 
-def _measure(rig: Rig, target: Target, number: int) -> tuple[Report, bool]:
-    alone = rig.run(target, "w1", number)
-    before = batches(target)
-    bulk_alone = rig.run(target, "w3", number)
-    after = batches(target)
+def measure(rig: Rig, options: argparse.Namespace, target: Target, number: int) -> tuple[Report, bool]:
+    """Measure a round of a server; gives also whether every answer was right."""
     pin(rig.client_cores)
-    short, bulk = run_together(rig.loop(target, "w1"), rig.loop(target, "w3"))
-    latencies = [span * 1000 for span in overlapping(short.window, short.spans)]
-    count, seconds = after[0] - before[0], after[1] - before[1]
-    batch_ms = seconds * 1000 / count if count else None
-    p99 = percentile(latencies, 99)
+    short, bulk = rig.workload("w1"), rig.workload("w3")
+    timing = {"warmup": options.warmup, "seconds": options.seconds}
+
+    def paced() -> PacedLoop:
+        return PacedLoop(target, short, interval=INTERVAL, **timing)
+
+    [alone] = run_together(paced())
+    before = batches(target)
+    [bulk_alone] = run_together(rig.loop(target, "w3"))
+    after = batches(target)
+    crowded, crowd = run_together(paced(), rig.loop(target, "w3"))
+    clients = Workload(replace(short.shape, concurrency=CLIENTS), short.texts)
+    closed, closed_crowd = run_together(ClosedLoop(target, clients, **timing), rig.loop(target, "w3"))
+
+    def rate(record: Record, texts: int = bulk.shape.texts) -> float:
+        return record.window.rate(record.spans) * texts
+
+    count, due = after[0] - before[0], crowded.window.due(crowded.spans)
     report = Report(
         server=target.label,
-        alone_p50_ms=alone.p50_ms,
-        alone_p99_ms=alone.p99_ms,
-        crowded_p50_ms=percentile(latencies, 50),
-        crowded_p99_ms=p99,
-        crowded_requests=len(latencies),
-        bulk_texts_per_second=bulk.window.rate(bulk.spans) * rig.workload("w3").shape.texts,
-        batch_ms=batch_ms,
-        p99_in_batches=p99 / batch_ms if batch_ms else None,
+        alone=times_of(alone.window.due(alone.spans)),
+        crowded=times_of(due),
+        crowded_requests=len(due),
+        bulk_alone_rate=rate(bulk_alone),
+        bulk_rate=rate(crowd),
+        batch_ms=(after[1] - before[1]) * 1000 / count if count else None,
+        closed=times_of(closed.window.latencies(closed.spans)),
+        closed_rate=rate(closed, 1),
+        closed_bulk_rate=rate(closed_crowd),
+        closed_bulk_share=ratio_of_medians([rate(closed_crowd)], [rate(bulk_alone)]),
     )
-    crowded = (rig.result(target, name, number, record) for name, record in (("w1", short), ("w3", bulk)))
-    return report, alone.valid and bulk_alone.valid and all(result.valid for result in crowded)
+    of_short = [rig.result(target, "w1", number, record).valid for record in (alone, crowded, closed)]
+    of_bulk = [rig.result(target, "w3", number, record).valid for record in (bulk_alone, crowd, closed_crowd)]
+    return report, all(of_short + of_bulk)
 
 
-def overlapping(window: Window, spans: list[Span]) -> list[float]:
-    """Give the seconds of each request that was on the way in the window: some servers take longer than it is long."""
-    return [span.end - span.start for span in spans if window.share(span)]
+def times_of(seconds: list[float]) -> Times:
+    """Give the percentiles of requests' seconds."""
+    return Times(*(percentile(seconds, percent) * 1000 for percent in (50, 95, 99)))
 
 
 def batches(target: Target) -> tuple[float, float]:

@@ -40,6 +40,10 @@ class Window:
         """Give the requests per second."""
         return sum(map(self.share, spans)) / self.seconds
 
+    def due(self, spans: Sequence[Span]) -> list[float]:
+        """Give the seconds of each request that began inside, however late it ended."""
+        return [span.end - span.start for span in spans if self.start <= span.start < self.end]
+
     def latencies(self, spans: Sequence[Span]) -> list[float]:
         """Give the seconds of each request that was answered inside."""
         return [span.end - span.start for span in spans if self.start <= span.end < self.end]

@@ -15,7 +15,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.ceiling import Ceiling
-from service.inference.types import Float32Array
+from berth.types import Float32Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +110,13 @@ def _graph(sizes: Sizes) -> onnx.ModelProto:
     head = hidden // sizes.heads
     inputs = [
         value("input", "tokens", hidden),
-        value("queries", "units", sizes.heads, "longest", head),
-        value("keys", "units", sizes.heads, head, "longest"),
-        value("values", "units", sizes.heads, "longest", head),
+        value("queries", "sequences", sizes.heads, "longest", head),
+        value("keys", "sequences", sizes.heads, head, "longest"),
+        value("values", "sequences", sizes.heads, "longest", head),
     ]
     outputs = [
         value("states", "tokens", hidden),
-        value(context, "units", sizes.heads, "longest", head),
+        value(context, "sequences", sizes.heads, "longest", head),
         *(value(name, "tokens", 3 * hidden) for name in loose),
     ]
     graph = helper.make_graph(nodes, "floor", inputs, outputs, weights)

@@ -1,10 +1,12 @@
-"""The load generator: a closed loop, in which so many requests are always on the way."""
+"""The load generator: loops that keep so many requests on the way, or send by the clock."""
 
 import asyncio
 import gc
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 
 from bench.check import Sample
 from bench.connection import Connection, post
@@ -46,39 +48,62 @@ class Record:
     client_cpu: float = 0.0
 
 
-def run_together(*loops: "ClosedLoop") -> list[Record]:
-    """Run loops at the same time, without a garbage collection that would be taken for the server's latency."""
-
-    async def together() -> list[Record]:
-        return await asyncio.gather(*(loop.run() for loop in loops))
-
-    gc.collect()
-    gc.disable()
-    try:
-        return asyncio.run(together())
-    finally:
-        gc.enable()
-
-
-class ClosedLoop:
+class Loop(ABC):
     """One run of a workload against a server."""
 
     def __init__(self, target: Target, workload: Workload, *, warmup: float, seconds: float) -> None:
+        self.record: Record  # from `run` on
         self._target = target
         self._shape = workload.shape
         self._requests = target.requests(workload)
-        self._next = 0
-        self._pending = 0  # requests begun before the window's end and not answered yet
         self._warmup = warmup
         self._seconds = seconds
-        self.record: Record  # from `run` on
 
     async def run(self) -> Record:
-        """Warm up, measure, and keep up the load until every request of the window is answered."""
+        """Warm up, measure, and end when every request of the window is answered."""
         start = time.perf_counter() + self._warmup
         self.record = Record(Window(start, start + self._seconds), Sample(max(4, SAMPLED_TEXTS // self._shape.texts)))
-        await asyncio.gather(self._watch(), *(self._client() for _ in range(self._shape.concurrency)))
+        await asyncio.gather(self._watch(), self._send_all())
         return self.record
+
+    @abstractmethod
+    async def _send_all(self) -> None:
+        """Send requests until every one of the window is answered."""
+
+    async def _ask(self, connection: Connection, number: int, started: float) -> None:
+        answer = await asyncio.wait_for(connection.ask(self._requests[number]), ANSWER_BOUND)
+        ended = time.perf_counter()
+        if answer.status != 200:
+            self.record.errors[f"HTTP {answer.status}: {answer.body[:120].decode(errors='replace')}"] += 1
+            return
+        self.record.spans.append(Span(started, ended))
+        if ended >= self.record.window.start:
+            self.record.sample.offer(number, answer.body)
+
+    def _count(self, error: OSError) -> None:
+        self.record.errors[f"{type(error).__name__}: {error}"] += 1
+
+    async def _watch(self) -> None:
+        """Read what client and server use at both ends of the window."""
+        window, pid = self.record.window, self._target.pid
+        await asyncio.sleep(max(0.0, window.start - time.perf_counter()))
+        self.record.before = usage(pid) if pid else None
+        client = time.process_time()
+        await asyncio.sleep(max(0.0, window.end - time.perf_counter()))
+        self.record.client_cpu = (time.process_time() - client) / window.seconds
+        self.record.after = usage(pid) if pid else None
+
+
+class ClosedLoop(Loop):
+    """So many requests are always on the way, and are kept up until every one of the window is answered."""
+
+    def __init__(self, target: Target, workload: Workload, *, warmup: float, seconds: float) -> None:
+        super().__init__(target, workload, warmup=warmup, seconds=seconds)
+        self._next = 0
+        self._pending = 0  # requests begun before the window's end and not answered yet
+
+    async def _send_all(self) -> None:
+        await asyncio.gather(*(self._client() for _ in range(self._shape.concurrency)))
 
     async def _client(self) -> None:
         connection: Connection | None = None
@@ -91,9 +116,9 @@ class ClosedLoop:
             try:
                 if connection is None or not connection.open:
                     connection = await Connection.to(self._target.base)
-                await self._ask(connection, number)
-            except (OSError, TimeoutError) as error:
-                self.record.errors[f"{type(error).__name__}: {error}"] += 1
+                await self._ask(connection, number, time.perf_counter())
+            except OSError as error:
+                self._count(error)
                 connection = None
                 await asyncio.sleep(0.01)
             finally:
@@ -101,23 +126,45 @@ class ClosedLoop:
         if connection is not None and connection.open:
             connection.close()
 
-    async def _ask(self, connection: Connection, number: int) -> None:
-        started = time.perf_counter()
-        answer = await asyncio.wait_for(connection.ask(self._requests[number]), ANSWER_BOUND)
-        ended = time.perf_counter()
-        if answer.status != 200:
-            self.record.errors[f"HTTP {answer.status}: {answer.body[:120].decode(errors='replace')}"] += 1
-            return
-        self.record.spans.append(Span(started, ended))
-        if ended >= self.record.window.start:
-            self.record.sample.offer(number, answer.body)
 
-    async def _watch(self) -> None:
-        """Read what client and server use at both ends of the window."""
-        window, pid = self.record.window, self._target.pid
-        await asyncio.sleep(max(0.0, window.start - time.perf_counter()))
-        self.record.before = usage(pid) if pid else None
-        client = time.process_time()
-        await asyncio.sleep(max(0.0, window.end - time.perf_counter()))
-        self.record.client_cpu = (time.process_time() - client) / window.seconds
-        self.record.after = usage(pid) if pid else None
+class PacedLoop(Loop):
+    """A request every so many seconds, whatever has become of those before; its time counts from when it was due."""
+
+    def __init__(self, target: Target, workload: Workload, *, interval: float, warmup: float, seconds: float) -> None:
+        super().__init__(target, workload, warmup=warmup, seconds=seconds)
+        self._interval = interval
+        self._free: list[Connection] = []
+
+    async def _send_all(self) -> None:
+        window = self.record.window
+        dues = (window.start - self._warmup + number * self._interval for number in count())
+        async with asyncio.TaskGroup() as group:
+            for number, due in enumerate(takewhile(lambda due: due < window.end, dues)):
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                group.create_task(self._send(number % len(self._requests), due))
+        for connection in self._free:
+            connection.close()
+
+    async def _send(self, number: int, due: float) -> None:
+        self._free = [connection for connection in self._free if connection.open]
+        try:
+            connection = self._free.pop() if self._free else await Connection.to(self._target.base)
+            await self._ask(connection, number, due)
+        except OSError as error:
+            self._count(error)
+        else:
+            self._free.append(connection)
+
+
+def run_together(*loops: Loop) -> list[Record]:
+    """Run loops at the same time, without a garbage collection that would be taken for the server's latency."""
+
+    async def together() -> list[Record]:
+        return await asyncio.gather(*(loop.run() for loop in loops))
+
+    gc.collect()
+    gc.disable()
+    try:
+        return asyncio.run(together())
+    finally:
+        gc.enable()

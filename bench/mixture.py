@@ -13,8 +13,8 @@ from bench.check import cosines
 from bench.connection import post
 from bench.model import Model
 from bench.workloads import mixed
-from service.inference.similarity import scores
-from service.inference.types import Feature, Float32Array, Pooling, Unit
+from berth.similarity import scores
+from berth.types import Float32Array, Pooling, ResolvedFeature
 
 LOWEST_COSINE = 0.9999
 SCORE_TOLERANCE = 1e-3
@@ -85,9 +85,9 @@ class Mixture:
         count = self._chance.choice([1, 1, 1, 1, 2, 4, 8])
         return [self._model.drawer.text(mixed(self._chance), self._chance) for _ in range(count)]
 
-    def _vectors(self, texts: list[str], feature: Feature | None = None) -> Float32Array:
-        units = [Unit(unit.encoding, (feature or self._model.feature,)) for unit in self._model.units(texts)]
-        return np.stack([self._model.encoder([unit])[0][0] for unit in units])
+    def _vectors(self, texts: list[str], feature: ResolvedFeature | None = None) -> Float32Array:
+        sequences = self._model.sequences(texts, feature)
+        return np.stack([self._model.encode([sequence])[0][0] for sequence in sequences])
 
     def _ask(self, kind: str, path: str, body: dict[str, Any], expected: Float32Array, read: Read) -> Ask:
         return Ask(kind, self._post(path, body), expected=expected, read=read)
@@ -107,7 +107,7 @@ class Mixture:
 
     def _features(self) -> Ask:
         texts = self._texts()
-        feature = Feature(Pooling.MEAN, (1, 2))
+        feature = ResolvedFeature(Pooling.MEAN, (1, 2))
         body = {"inputs": texts, "features": [{"pooling": "mean", "layers": [1, 2]}, {"pooling": "none"}]}
         return self._ask("features", "/v1/features", body, self._vectors(texts, feature), _first_features_of)
 
@@ -125,7 +125,7 @@ class Mixture:
 
     def _encode(self) -> Ask:
         texts = self._texts()
-        feature = Feature(Pooling.MEAN, (self._model.artifact.manifest.layers - 1,))
+        feature = ResolvedFeature(Pooling.MEAN, (self._model.artifact.manifest.layers - 1,))
         expected = self._vectors(texts, feature)
         return self._ask("encode", "/encode", {"id": 1, "texts": texts}, expected, lambda answer: answer["result"])
 

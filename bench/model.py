@@ -9,43 +9,44 @@ import numpy as np
 
 from bench.prose import sentences
 from bench.workloads import Drawer, Shape, Workload
-from berth.cli import artifact_folder, export_to, given_artifact, must_export
-from service.inference.artifact import Artifact, read_artifact
-from service.inference.calibration import short_graph_pays
-from service.inference.encoder import CpuEncoder, open_cpu_encoder
-from service.inference.tokenizer import Tokenizer
-from service.inference.truncation import Truncation
-from service.inference.types import Feature, Float32Array, Pooling, Text, Unit
-from service.placement import Goal
-from service.settings import read_settings
+from berth import model, models
+from berth.artifact import Artifact, Precision, read_artifact
+from berth.errors import BerthError
+from berth.features import sentence_feature
+from berth.placement import ExportTarget
+from berth.text.truncation import Truncation
+from berth.types import Float32Array, ResolvedFeature, Text, TokenSequence, Vectors
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """An artifact, loaded."""
+    """An artifact and what the library has loaded of it."""
 
     artifact: Artifact
-    encoder: CpuEncoder
-    tokenizer: Tokenizer
+    loaded: model.Model
 
-    @property
-    def feature(self) -> Feature:
-        """Give the vector that a request for an embedding asks for."""
-        manifest = self.artifact.manifest
-        return Feature(Pooling(manifest.pooling), (manifest.layers,), normalize=manifest.normalize)
+    @cached_property
+    def feature(self) -> ResolvedFeature:
+        """The vector that a request for an embedding asks for."""
+        return sentence_feature(self.artifact.manifest)
 
-    def units(self, texts: Sequence[str]) -> list[Unit]:
-        """Tokenize, cut at the model's maximum."""
-        tokenized = self.tokenizer.encode([Text("input", text) for text in texts], Truncation())
-        return [Unit(item.encoding, (self.feature,)) for item in tokenized if not isinstance(item, Exception)]
+    def encode(self, sequences: Sequence[TokenSequence]) -> list[Vectors]:
+        """Encode a batch in the thread that calls it."""
+        return self.loaded.backends[0].encode(sequences)
+
+    def sequences(self, texts: Sequence[str], feature: ResolvedFeature | None = None) -> list[TokenSequence]:
+        """Tokenize, cut at the model's maximum; without a feature an embedding is wanted."""
+        tokenized = self.loaded.tokenizer.encode([Text("input", text) for text in texts], Truncation())
+        wanted = (feature or self.feature,)
+        return [TokenSequence(item.encoding, wanted) for item in tokenized if not isinstance(item, Exception)]
 
     def tokens(self, text: str) -> int:
         """Count a text's tokens, without [CLS] and [SEP]."""
-        return len(self.tokenizer.tokens(Text("input", text), add_special_tokens=False))
+        return len(self.loaded.tokenizer.tokens(Text("input", text), add_special_tokens=False))
 
     @cached_property
     def drawer(self) -> Drawer:
-        """Give what cuts texts to length by this model's tokenizer."""
+        """What cuts texts to length by this model's tokenizer."""
         return Drawer(sentences(), self.tokens, self.artifact.manifest.max_tokens)
 
     def draw(self, shape: Shape) -> Workload:
@@ -53,32 +54,18 @@ class Model:
         return self.drawer.workload(shape)
 
 
-def find_model(name: str | None) -> Model:
+def find_model(name: str | None, precision: Precision = "fp32") -> Model:
     """Load an artifact, found or exported as `berth serve` does; None is what that serves by default."""
-    settings = read_settings(None, **({} if name is None else {"model": name}))
-    folder = given_artifact(settings)
-    if folder is None:
-        goal = Goal("cpu", settings.precision or "fp32")
-        folder = artifact_folder(settings, goal)
-        if must_export(folder) and export_to(folder, settings.model, goal):
-            raise SystemExit(f"bench: {settings.model} could not be exported")
-    return load_model(folder)
+    try:
+        return load_model(models.find_artifact(name or models.DEFAULT_MODEL, ExportTarget("cpu", precision)))
+    except BerthError as error:
+        raise SystemExit(f"bench: {error}") from error
 
 
 def load_model(folder: Path) -> Model:
-    """Load an artifact."""
+    """Load an artifact; raises `ArtifactError`."""
     artifact = read_artifact(folder)
-    manifest = artifact.manifest
-    tokenizer = Tokenizer(
-        artifact.tokenizer,
-        max_tokens=manifest.max_tokens,
-        vocab_size=manifest.vocab_size,
-        type_vocab_size=manifest.type_vocab_size,
-    )
-    encoder = open_cpu_encoder(artifact)
-    if not short_graph_pays(encoder, manifest):
-        encoder = encoder.without_short_graph()
-    return Model(artifact, encoder, tokenizer)
+    return Model(artifact, model.Model.load(artifact))
 
 
 class OwnReference:
@@ -94,8 +81,7 @@ class OwnReference:
         if self._workload.vectors is not None:
             return np.asarray(self._workload.vectors[list(places)])
         missing = [place for place in places if place not in self._known]
-        for place, unit in zip(
-            missing, self._model.units([self._workload.texts[place] for place in missing]), strict=True
-        ):
-            self._known[place] = self._model.encoder([unit])[0][0]
+        sequences = self._model.sequences([self._workload.texts[place] for place in missing])
+        for place, sequence in zip(missing, sequences, strict=True):
+            self._known[place] = self._model.encode([sequence])[0][0]
         return np.stack([self._known[place] for place in places])

@@ -1,12 +1,15 @@
 """The command line."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from bench.dialects import DIALECTS
 from bench.peers.environments import PEERS
 from bench.workloads import SHAPES
+
+Number = TypeVar("Number", int, float)
 
 COMMANDS = {
     "run": "the workloads, beside the ceiling, the floor and peers",
@@ -14,8 +17,11 @@ COMMANDS = {
     "fairness": "a short request among bulk ones",
     "scaling": "the encoder alone on one core and on two",
     "memory": "the server's memory over a long mixed run",
+    "capacity": "how many texts one process passes on, with an encoder that only sleeps",
+    "pair": "this tree's Berth beside another checkout's",
 }
 WITH_PEERS = ("run", "fairness")
+PAIR_ROUNDS = 7
 EPILOG = "What follows a lone -- is handed to the Berth that is started: … -- --max-batch-tokens 512"
 
 
@@ -25,6 +31,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.description = "Measure Berth, or any server of embeddings, on this machine."
     parser.add_argument("command", nargs="?", default="run", choices=list(COMMANDS), help=_commands())
     parser.add_argument("--model", help="model to serve, as in `berth serve`; the default model if left out")
+    parser.add_argument("--precision", choices=["fp32", "int8"], default="fp32", help="of a model that is exported")
     parser.add_argument("--base", metavar="URL", help="measure a server that runs already, in place of Berth")
     parser.add_argument("--api", choices=sorted(DIALECTS), default="openai", help="how --base is asked")
     parser.add_argument("--model-name", help="what --base wants to be asked for as the model")
@@ -35,25 +42,46 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--peer-model-name", help="what a peer's URL wants to be asked for as the model")
     parser.add_argument("--workloads", type=_names, default=list(SHAPES), help="of w1,w2,w3,w4; all by default")
     parser.add_argument("--data", type=Path, help="folder of workloads.json and ref_*.npy in place of our own texts")
-    parser.add_argument("--rounds", type=_positive(int), default=1, help="rounds, in which the servers take turns")
+    parser.add_argument("--rounds", type=_positive(int), help="rounds, in which the servers take turns: 1, pair: 7")
     parser.add_argument("--seconds", type=_positive(float), default=15, help="length of the window that counts")
     parser.add_argument("--warmup", type=float, help="seconds before it: 3, memory: 60")
     parser.add_argument("--minutes", type=_positive(float), default=20, help="memory: length of the run")
     parser.add_argument("--no-ceiling", action="store_true", help="leave out the encoder alone and the products alone")
     parser.add_argument("--min-cos", type=float, default=0.999, help="a cosine to the reference up to this is wrong")
     parser.add_argument("--factor", type=_positive(float), default=10, help="overload: how many times the peak rate")
+    parser.add_argument("--threads", type=_counts, default=[8, 16, 32, 64], help="capacity: encoder threads to try")
+    parser.add_argument("--other", type=_folder, help="pair: folder of the other checkout")
+    parser.add_argument("--other-python", type=Path, help="pair: its interpreter, in place of its .venv/bin/python")
     parser.add_argument("--picture", type=_writable, help="run: SVG file for a picture of the rates")
     parser.add_argument("--out", type=_writable, help="file to which a line of JSON is added for each result")
     own, flags = _split(arguments)
     options = parser.parse_args(own)
-    if options.base is not None and flags:
-        parser.error("flags after -- are for a Berth that is started, and --base names one that runs")
+    options.flags = flags
+    _fill_in(options)
+    _check(parser, options)
+    return options
+
+
+def _fill_in(options: argparse.Namespace) -> None:
+    """Set what depends on the command."""
+    if options.rounds is None:
+        options.rounds = PAIR_ROUNDS if options.command == "pair" else 1
     if options.warmup is None:
         options.warmup = 60.0 if options.command == "memory" else 3.0
     if options.command == "memory":
         options.seconds = options.minutes * 60
-        if options.base is not None and options.pid is None:
-            parser.error("memory: --base wants its --pid")
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Exit with a line where options do not go together."""
+    if options.base is not None and options.flags:
+        parser.error("flags after -- are for a Berth that is started, and --base names one that runs")
+    if options.command == "memory" and options.base is not None and options.pid is None:
+        parser.error("memory: --base wants its --pid")
+    if options.command == "pair" and (options.other is None or options.base is not None):
+        parser.error("pair: it wants --other and starts its own servers, so no --base")
+    if options.command == "capacity" and options.base is not None:
+        parser.error("capacity: it starts its own servers, and takes no --base")
     if options.peer and options.command not in WITH_PEERS:
         parser.error(f"--peer is for {' and '.join(WITH_PEERS)}")
     if options.picture and options.command != "run":
@@ -61,8 +89,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for peer in options.peer:
         if "://" not in peer and peer not in PEERS:
             parser.error(f"--peer: {peer!r} is neither a URL nor one of {', '.join(PEERS)}")
-    options.flags = flags
-    return options
 
 
 def _commands() -> str:
@@ -83,6 +109,17 @@ def _names(value: str) -> list[str]:
     return names
 
 
+def _counts(value: str) -> list[int]:
+    return [_positive(int)(part) for part in value.split(",")]
+
+
+def _folder(value: str) -> Path:
+    path = Path(value).resolve()
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path}")
+    return path
+
+
 def _writable(value: str) -> Path:
     """Fail now where the folder is missing, not after the measurements."""
     path = Path(value)
@@ -91,12 +128,12 @@ def _writable(value: str) -> Path:
     return path
 
 
-def _positive(kind: type[int] | type[float]) -> type[int] | type[float]:
-    def number(value: str) -> float:
+def _positive(kind: type[Number]) -> Callable[[str], Number]:
+    def number(value: str) -> Number:
         result = kind(value)
         if not result > 0:
             raise argparse.ArgumentTypeError(f"{value} is not above 0")
         return result
 
     number.__name__ = kind.__name__
-    return number  # type: ignore[return-value]
+    return number

@@ -1,6 +1,7 @@
 """What a tree of processes uses, from Linux' /proc, and on which core it runs."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,10 +63,15 @@ def cores() -> tuple[set[int], set[int]]:
     return {available[0]}, {available[-1]}
 
 
+def pin_tree(cores: set[int], root: int) -> None:
+    """Keep every thread of a process and of its descendants on some cores."""
+    for pid in tree(root):
+        pin(cores, pid)
+
+
 def pin(cores: set[int], pid: int = 0) -> None:
     """Keep every thread of a process on some cores; 0 is this process."""
-    for task in (PROC / str(pid or os.getpid()) / "task").iterdir():
-        try:
-            os.sched_setaffinity(int(task.name), cores)
-        except OSError:  # a thread that has ended
-            continue
+    with suppress(OSError):  # a process that has ended
+        for task in (PROC / str(pid or os.getpid()) / "task").iterdir():
+            with suppress(OSError):  # a thread that has ended
+                os.sched_setaffinity(int(task.name), cores)

@@ -1,8 +1,8 @@
 """What every command needs: the model, its texts, and the servers on their cores."""
 
 import argparse
+import os
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,10 +17,6 @@ from bench.processes import cores, pin
 from bench.result import Result, result_of
 from bench.server import Server, StartError, berth_command, free_port, running
 from bench.workloads import SHAPES, Workload, load_workload
-
-CALIBRATION_BOUND = 2.0
-"""Seconds in which Berth calibrates a model like MiniLM after its first answer. What else is at work on its core then,
-a peer that starts or a load, affects what it finds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +47,7 @@ class Rig:
         self.left_out: dict[str, str] = {}
         """The peers that cannot be had on this machine, and why."""
         self._options = options
+        self.all_cores = os.sched_getaffinity(0)
         self.client_cores, self.server_cores = cores()
         self._workloads: dict[str, tuple[Workload, OwnReference]] = {}
 
@@ -94,59 +91,60 @@ class Rig:
     def contenders(self, peers: Sequence[str] = ()) -> Iterator[list[Contender]]:
         """Have Berth, or what --base names, and peers running; a peer that cannot be had is left out."""
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="berth-bench-")))
-            contenders = [self._ours(stack, folder)]
+            contenders = [stack.enter_context(self.berth())]
             for peer in dict.fromkeys(peers):
                 try:
-                    contenders.append(self._peer(stack, folder, peer))
+                    contenders.append(stack.enter_context(self._peer(peer)))
                 except (SetupError, StartError) as error:
                     self.left_out[peer] = str(error)
                     print(f"left out: {peer}: {error}", flush=True)
             yield contenders
 
-    def _ours(self, stack: ExitStack, folder: Path) -> Contender:
+    @contextmanager
+    def berth(self) -> Iterator[Contender]:
+        """Have Berth running, or take what --base names."""
         options = self._options
         if options.base is not None:
             label = options.label or options.base
-            return Contender(Target(label, options.base, DIALECTS[options.api], options.model_name, options.pid))
+            yield Contender(Target(label, options.base, DIALECTS[options.api], options.model_name, options.pid))
+            return
         port = free_port()
         command = berth_command(self.model.artifact.folder, port, options.flags)
         try:
-            ours = self._start(stack, folder, "berth", command, port, "openai", None)
+            with self.started("berth", command, port) as ours:
+                yield ours
         except StartError as error:
             raise SystemExit(f"bench: {error}") from error
-        time.sleep(CALIBRATION_BOUND)
-        return ours
 
-    def _peer(self, stack: ExitStack, folder: Path, peer: str) -> Contender:
+    @contextmanager
+    def _peer(self, peer: str) -> Iterator[Contender]:
         options = self._options
         if peer not in PEERS:
-            return Contender(Target(peer, peer, DIALECTS[options.peer_api], options.peer_model_name))
+            yield Contender(Target(peer, peer, DIALECTS[options.peer_api], options.peer_model_name))
+            return
         port = free_port()
-        return self._start(
-            stack,
-            folder,
-            peer,
-            prepare(peer, port),
-            port,
-            PEERS[peer].api,
-            "m",
-            PEERS[peer].working_folder or str(folder),
-        )
+        known, command = PEERS[peer], prepare(peer, port)
+        with tempfile.TemporaryDirectory(prefix="berth-bench-") as own:  # for what it leaves where it is started
+            folder = known.working_folder or own
+            with self.started(peer, command, port, api=known.api, model="m", folder=folder) as contender:
+                yield contender
 
-    def _start(
+    @contextmanager
+    def started(
         self,
-        stack: ExitStack,
-        folder: Path,
         label: str,
         command: list[str],
         port: int,
-        api: str,
-        model: str | None,
-        cwd: str | None = None,
-    ) -> Contender:
-        dialect, log = DIALECTS[api], folder / f"{label}.log"
-        server = stack.enter_context(
-            running(command, port, dialect, cores=self.server_cores, model=model, log=log, folder=cwd)
-        )
-        return Contender(Target(label, server.base, dialect, model, server.process.pid), server)
+        *,
+        api: str = "openai",
+        model: str | None = None,
+        folder: str | None = None,
+        cores: set[int] | None = None,
+    ) -> Iterator[Contender]:
+        """Have a server of our own running on its cores, by default on the server's; raises `StartError`."""
+        pin(self.all_cores)  # a process begins on the cores of the one that starts it
+        dialect, where = DIALECTS[api], cores or self.server_cores
+        with tempfile.TemporaryDirectory(prefix="berth-bench-") as own:
+            log = Path(own) / "server.log"
+            with running(command, port, dialect, cores=where, model=model, log=log, folder=folder) as server:
+                yield Contender(Target(label, server.base, dialect, model, server.process.pid), server)

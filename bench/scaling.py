@@ -1,6 +1,6 @@
 """`python -m bench scaling`: the encoder alone in this process, on one core and on two, in turns.
 
-Each thread is kept on a core of its own and goes through batches that the scheduler made of the workload's texts. One
+Each thread is kept on a core of its own and goes through batches that the queue made of the workload's texts. One
 run of the graph uses one core, so this is what a service with two encoder threads can reach at most. Tokens are
 counted, for one core and two come to different texts in their seconds; a text that is told is as long as the mean one.
 """
@@ -16,13 +16,14 @@ from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from statistics import median
 
-from bench.ceiling import Batch, batches, measure_ceiling
+from bench.batches import Batch, endless_batches
+from bench.ceiling import measure_ceiling
 from bench.check import cosines
 from bench.model import Model
 from bench.processes import pin
 from bench.rig import Rig
 from bench.table import table
-from service.inference.types import Float32Array
+from berth.types import Float32Array
 
 DRAWN = 256
 """Batches a thread goes through again and again."""
@@ -72,12 +73,12 @@ def scaling(rig: Rig, options: argparse.Namespace, about: dict[str, str]) -> boo
     first, last = available[0], available[-1]
     rows, right = [], True
     for name in options.workloads:
-        requests = [rig.model.units(texts) for texts in rig.workload(name).requests]
+        requests = [rig.model.sequences(texts) for texts in rig.workload(name).requests]
         pin({last})
         ceiling = measure_ceiling(rig.model, rig.workload(name), min(options.seconds, SEARCH_SECONDS))
         budget, tokens = ceiling.budget, ceiling.text_tokens
         pin({first, last})
-        source = batches(requests, rig.workload(name).shape.concurrency, budget)
+        source = endless_batches(requests, rig.workload(name).shape.concurrency, budget)
         drawn = list(islice(source, DRAWN))
         pairs = []
         for number in range(options.rounds):
@@ -127,7 +128,7 @@ def encode(model: Model, source: Iterator[Batch], seconds: float) -> Work:
     tokens, started, cpu = 0, time.perf_counter(), time.thread_time()
     while True:
         batch = next(source)
-        vectors = model.encoder(batch)
+        vectors = model.encode(batch)
         tokens += sum(map(len, batch))
         if (elapsed := time.perf_counter() - started) >= seconds:
             return Work(tokens, elapsed, time.thread_time() - cpu, batch, [each[0] for each in vectors])
@@ -146,6 +147,6 @@ def cpu_ms(works: list[Work], text_tokens: float) -> float:
 def agrees(model: Model, work: Work, lowest: float) -> bool:
     """Say whether a thread's last vectors are those of their texts encoded one at a time."""
     return all(
-        cosines(vector[None], model.encoder([unit])[0][0][None])[0] > lowest
-        for unit, vector in zip(work.batch, work.vectors, strict=True)
+        cosines(vector[None], model.encode([sequence])[0][0][None])[0] > lowest
+        for sequence, vector in zip(work.batch, work.vectors, strict=True)
     )

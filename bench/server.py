@@ -14,10 +14,12 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from bench.dialects import Dialect
-from bench.processes import pin
+from bench.processes import pin_tree
 
 START_BOUND = 180.0
 STOP_BOUND = 10.0
+WARM_ANSWERS = 20
+"""That a server gives once it is on its cores, so that its threads, and those that it starts late, sit there."""
 
 
 class StartError(Exception):
@@ -65,9 +67,9 @@ def running(
     log: Path,
     folder: str | None = None,
 ) -> Iterator[Server]:
-    """Start a server on some cores, wait for its first answer, and stop it and its children at the end.
+    """Start a server, keep it on some cores from its first answer on, and stop it and its children at the end.
 
-    Raises `StartError` where none comes.
+    Not before: ONNX Runtime and others look at their cores while they load. Raises `StartError` where no answer comes.
     """
     started = time.monotonic()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BERTH_")}
@@ -82,9 +84,12 @@ def running(
             cwd=folder,
         )
     try:
-        pin(cores, process.pid)
         base = f"http://127.0.0.1:{port}"
         _wait_for_answer(process, base, dialect, model, log)
+        pin_tree(cores, process.pid)
+        for _ in range(WARM_ANSWERS):
+            _wait_for_answer(process, base, dialect, model, log)
+        pin_tree(cores, process.pid)  # a thread that was started while the first one ran
         yield Server(process, base, time.monotonic() - started)
     finally:
         _stop(process)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.inference.types import Float32Array
+from berth.types import Float32Array
 
 MEDIAN_TOKENS = 24
 SIGMA = 0.8  # of the log: the mean of what is drawn is 33 tokens

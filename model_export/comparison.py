@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from berth.types import Encoding, Float32Array
 from model_export.errors import ExportError
 from model_export.reference import Float64Array, States
-from service.inference.types import Encoding, Float32Array
 
 Batch = tuple[Sequence[Encoding], Sequence[States]]
 """Texts that are run together, and what each of them must come to."""

@@ -1,6 +1,6 @@
 """What stops an export."""
 
-from service.errors import BerthError
+from berth.errors import BerthError
 
 
 class ExportError(BerthError):

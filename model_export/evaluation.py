@@ -5,6 +5,7 @@ compute in float32 and round where the kernel stores. Those of com.microsoft fol
 Runtime and its contrib_ops/cuda/bert.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from numpy.typing import DTypeLike, NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from berth.artifact import GRAPH
+from berth.types import Float32Array
 from model_export.builder import MICROSOFT
 from model_export.errors import ExportError
-from service.inference.artifact import GRAPH
-from service.inference.types import Float32Array
 
 Int32Array = NDArray[np.int32]
 Feeds = Mapping[str, Int32Array | Float32Array]
@@ -117,12 +118,7 @@ def _bias_gelu(kernel: _Kernel, x: Float32Array, bias: Float32Array) -> Float32A
     return np.multiply(x, kernel.store(share))
 
 
-def _erf(x: Float32Array) -> Float32Array:
-    """The error function within 1.5e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26."""
-    t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
-    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    rows: Float32Array = np.copysign(1 - series * np.exp(-np.square(x)), x)
-    return rows
+_erf = np.vectorize(math.erf, otypes=[np.float32])
 
 
 def _fast_gelu(kernel: _Kernel, x: Float32Array, bias: Float32Array) -> Float32Array:
@@ -151,25 +147,25 @@ def _packed_attention(
     Scores are seen before they are scaled, as some kernels keep them; what the values are summed by is stored.
     """
     tokens, heads, _, size = query.shape
-    units, longest = token_offset.shape
+    sequences, longest = token_offset.shape
     _demand(
         "PackedMultiHeadAttention",
         query.shape == (tokens, num_heads, 3, size),
         bias.shape == (3 * heads * size,),
-        cumulative_sequence_length.shape == (units + 1,),
+        cumulative_sequence_length.shape == (sequences + 1,),
     )
     places = token_offset.ravel()[:tokens]
-    padded = np.zeros((units * longest, 3, heads, size), np.float32)
+    padded = np.zeros((sequences * longest, 3, heads, size), np.float32)
     padded[places] = kernel.store(query.swapaxes(1, 2) + bias.reshape(3, heads, size))
-    # each [units, heads, longest, head size]
-    queries, keys, values = padded.reshape(units, longest, 3, heads, size).transpose(2, 0, 3, 1, 4)
+    # each [sequences, heads, longest, head size]
+    queries, keys, values = padded.reshape(sequences, longest, 3, heads, size).transpose(2, 0, 3, 1, 4)
     scores = kernel.see(queries @ keys.swapaxes(2, 3)) * np.float32(scale)
     outside = np.arange(longest) >= np.diff(cumulative_sequence_length)[:, None]
     scores += np.where(outside, np.float32(-np.inf), np.float32(0))[:, None, None]
     shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
     shares /= shares.sum(axis=-1, keepdims=True)
     context = kernel.store(shares) @ values
-    rows: Float32Array = context.swapaxes(1, 2).reshape(units * longest, heads * size)[places]
+    rows: Float32Array = context.swapaxes(1, 2).reshape(sequences * longest, heads * size)[places]
     return rows
 
 

@@ -6,26 +6,25 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from berth import __version__, artifact
+from berth.artifact import GoldenVector, Manifest, Precision, Source, Target
+from berth.types import Encoding
 from model_export.checkpoint import Checkpoint, find_checkpoint
 from model_export.comparison import Batch
 from model_export.errors import ExportError, HalfError
 from model_export.families import FAMILIES
 from model_export.families.family import Family
 from model_export.folder import whole_folder
-from model_export.graphs import GRAPHS, write_graphs
+from model_export.graphs import GRAPHS, write_graph
 from model_export.network import Network
 from model_export.reference import forward
-from model_export.samples import probe_encodings, random_encodings
+from model_export.samples import golden_encodings, random_encodings
 from model_export.sentence_transformers import Usage, read_usage
 from model_export.tensors import open_tensors
 from model_export.tokenizer import read_tokenizer
-from model_export.verify import PROBE_LAYERS, probe_tolerance, verify, verify_rounded
+from model_export.verify import GOLDEN_LAYERS, probe_tolerance, verify, verify_rounded
 from model_export.verify_cuda import verify_cuda
 from model_export.weights import Weights, match_weights
-from service import __version__
-from service.inference import artifact
-from service.inference.artifact import Manifest, Precision, Probe, Source, Target
-from service.inference.types import Encoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +108,13 @@ def _read(source: Checkpoint) -> _Model:
 
 
 def _write_and_verify(model: _Model, folder: Path, target: Target, precision: Precision) -> dict[str, float]:
-    """Write the graph, hold it against the reference, and write the reference's vectors down as probes.
+    """Write the graph, hold it against the reference, and write the reference's vectors down as golden vectors.
 
-    What int8 rounds differs from the float64 pass by more than many a mistake does. So its first layer, in which every
-    kind of product has its part, is held against a reference that rounds alike, and the probes are of that layer.
+    In int8 rounding alone makes a larger difference from the float64 pass than many mistakes do. So the first layer,
+    which has every kind of product, is compared with a reference that rounds alike, and the golden vectors are of it.
     """
-    write_graphs(model.network, model.weights, folder, target, precision)
-    texts = probe_encodings(model.tokenizer, model.max_tokens), random_encodings(model.network, model.max_tokens)
+    write_graph(model.network, model.weights, folder, target, precision)
+    texts = golden_encodings(model.tokenizer, model.max_tokens), random_encodings(model.network, model.max_tokens)
     batches = _batches(model.network, model.weights, texts)
     if target == "cuda":
         figures = verify_cuda(model.network, model.weights, folder, batches, precision)
@@ -128,7 +127,7 @@ def _write_and_verify(model: _Model, folder: Path, target: Target, precision: Pr
         figures |= verify_rounded(folder, batches, model.network.heads)
     [(real, of_real), _] = batches
     means = [text.hidden[-1].mean(axis=0).astype("float32") for text in of_real]
-    artifact.write_probes(folder, [Probe(*pair) for pair in zip(real, means, strict=True)])
+    artifact.write_golden_vectors(folder, [GoldenVector(*pair) for pair in zip(real, means, strict=True)])
     return figures
 
 
@@ -144,7 +143,7 @@ def _batches(
 def _manifest(
     model: _Model, folder: Path, verification: dict[str, float], target: Target, precision: Precision
 ) -> Manifest:
-    written = (artifact.TOKENIZER, *GRAPHS[target][precision], artifact.WEIGHTS, artifact.PROBES)
+    written = (artifact.TOKENIZER, artifact.GRAPH, artifact.WEIGHTS, artifact.GOLDEN_VECTORS)
     return Manifest(
         berth_version=__version__,
         source=model.source,
@@ -165,6 +164,6 @@ def _manifest(
         precision=precision,
         verification=verification,
         probe_tolerance=probe_tolerance(precision, verification),
-        probe_layer=PROBE_LAYERS[precision],
+        probe_layer=GOLDEN_LAYERS[precision],
         files={name: artifact.sha256(folder / name) for name in written},
     )

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from berth.artifact import MANIFEST
 from model_export.errors import ExportError
-from service.inference.artifact import MANIFEST
 
 if sys.platform != "win32":
     import fcntl

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.types import Float32Array
+from berth.types import Float32Array
 
 Int8Array = NDArray[np.int8]
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from berth.artifact import Precision
+from berth.types import Encoding
 from model_export import quantize
 from model_export.network import Activation, Network
 from model_export.progress import layers_of
 from model_export.weights import Weights
-from service.inference.artifact import Precision
-from service.inference.types import Encoding
 
 Float64Array = NDArray[np.float64]
 

@@ -1,12 +1,12 @@
-"""The texts by which a graph is judged: real ones, which also become the probes, and random ones."""
+"""The texts by which a graph is judged: real ones, which also become the golden vectors, and random ones."""
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from berth.types import Encoding
 from model_export.network import Network
-from service.inference.types import Encoding
 
-PROBE_TEXTS = (
+GOLDEN_TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
     "Berth is a dock for BERT: it turns text into vectors, 384 or 768 numbers at a time.",
     "Déjà vu, naïve façades, über-cool, crème brûlée for £3.50 (≈ 4 €)!",
@@ -17,9 +17,9 @@ PROBE_TEXTS = (
 )
 
 
-def probe_encodings(tokenizer: Tokenizer, max_tokens: int) -> list[Encoding]:
+def golden_encodings(tokenizer: Tokenizer, max_tokens: int) -> list[Encoding]:
     """Tokenize the real texts."""
-    texts = [tokenizer.encode(text) for text in PROBE_TEXTS]
+    texts = [tokenizer.encode(text) for text in GOLDEN_TEXTS]
     return [
         Encoding(
             np.array(text.ids[:max_tokens], dtype=np.int32),

@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from berth.types import Metric, Pooling
 from model_export.checkpoint import Checkpoint
 from model_export.errors import ExportError
-from service.inference.types import Metric, Pooling
 
 POOLINGS: dict[tuple[str, ...], Pooling] = {
     ("cls",): Pooling.CLS,

@@ -1,15 +1,14 @@
 """The file of the weights, which an artifact's graphs share: ONNX's external data."""
 
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from berth.artifact import WEIGHTS
+from berth.types import Float32Array
 from model_export.quantize import Int8Array
-from service.inference.artifact import WEIGHTS
-from service.inference.types import Float32Array
 
 PAGE = 4096
 """Tensors begin at a multiple of this, so that ONNX Runtime maps them instead of copying them."""
@@ -28,9 +27,7 @@ class TensorFile:
         """Nothing to prepare: the file is open."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file."""
         self._file.close()
 

@@ -7,9 +7,9 @@ import ml_dtypes  # noqa: F401  (by its import NumPy learns the type name "bfloa
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from berth.types import Float32Array
 from model_export.checkpoint import SAFETENSORS, Checkpoint
 from model_export.errors import ExportError
-from service.inference.types import Float32Array
 
 INDEX = f"{SAFETENSORS}.index.json"
 FLOATS = ("F32", "F16", "BF16")

@@ -1,17 +1,16 @@
 """Holds the CPU's graphs against the float64 forward pass."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
+from berth.artifact import EXACT_PRODUCTS, GRAPH, SLOW_FUSIONS, Precision
+from berth.backends.cpu.packing import Feeds, pack
+from berth.types import Float32Array
 from model_export.comparison import Batch, Expected, compare, differences, expected_outputs
 from model_export.errors import ExportError
-from service.inference.artifact import EXACT_PRODUCTS, GRAPH, SHORT_GRAPH, SLOW_FUSIONS, Precision
-from service.inference.packing import Feeds, pack, pack_one
-from service.inference.types import Float32Array
 
 LIMITS: dict[Precision, float] = {"fp32": 5e-5, "int8": 0.5}
 """The largest difference of a token's row from the reference, as a share of that row's length.
@@ -27,24 +26,25 @@ A sound graph is off by 1e-6; now and then a number lies so near the middle of t
 one, which is why it is the median. From layer to layer such rows become more: the layers behind are not compared.
 """
 
-PROBE_TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 4e-3, "int8": 1e-2}
-"""The largest difference of a probe's vector, on devices and with kernels that the export does not know.
+GOLDEN_TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 4e-3, "int8": 1e-2}
+"""The largest difference from a golden vector, as a share of its length, that a device unknown to the export may show.
 
-In int8 the probes are of the first layer and rounded alike: a sound kernel is off by 3e-3 where a code differs, one
-whose sums saturate (x86 without VNNI) by 2e-2 and more. In fp16 it is more where rounding has more to do: see
-`probe_tolerance`. A card that computes an fp32 graph with tensor cores (TF32) is off by 1e-3 and does not pass.
+In int8 the golden vectors are of the first layer, from a reference that rounds alike: a right kernel is off by 3e-3
+where a code differs, one whose sums saturate (x86 without VNNI) by 2e-2 and more. In fp16 it is more where rounding
+has more to do: see `probe_tolerance`. A card that computes an fp32 graph with tensor cores (TF32) is off by 1e-3 and
+does not pass.
 """
 
-PROBE_ROOM = 4
+GOLDEN_ROOM = 4
 """How many times as far off as the export's own arithmetic in fp16 a card may be: MiniLM's 2.2e-3 give it 9e-3."""
 
-PROBE_LAYERS: dict[Precision, int | None] = {"fp32": None, "fp16": None, "int8": 1}
+GOLDEN_LAYERS: dict[Precision, int | None] = {"fp32": None, "fp16": None, "int8": 1}
 
 
 def probe_tolerance(precision: Precision, figures: Mapping[str, float]) -> float:
-    """Say how far off a probe's vector may be, given what the verification measured."""
-    tolerance = PROBE_TOLERANCES[precision]
-    return max(tolerance, PROBE_ROOM * figures["max_pooled_difference"]) if precision == "fp16" else tolerance
+    """Say how far off a golden vector's vector may be, given what the verification measured."""
+    tolerance = GOLDEN_TOLERANCES[precision]
+    return max(tolerance, GOLDEN_ROOM * figures["max_pooled_difference"]) if precision == "fp16" else tolerance
 
 
 def verify_rounded(folder: Path, batches: Sequence[Batch], heads: int) -> dict[str, float]:
@@ -75,10 +75,6 @@ def verify(folder: Path, batches: Sequence[Batch], heads: int, precision: Precis
         [(pack(encodings, heads), expected_outputs(states)) for encodings, states in batches],
         precision,
     )
-    if (folder / SHORT_GRAPH).exists():
-        texts = [text for encodings, states in batches for text in zip(encodings, states, strict=True)]
-        feeds = [(pack_one(encoding), expected_outputs([replace(states, pooler=None)])) for encoding, states in texts]
-        compared += _compare(folder / SHORT_GRAPH, feeds, precision)
     return {
         "max_relative_difference": max(error for error, _ in compared),
         "min_cosine": min(cosine for _, cosine in compared),

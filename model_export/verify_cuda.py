@@ -13,15 +13,15 @@ import onnx
 import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as KernelMissingError
 
+from berth.artifact import GRAPH, Precision
+from berth.backends.cuda.graph import POOLED, POOLED_MAX, layout
+from berth.types import Encoding, Float32Array
 from model_export.comparison import Batch, Expected, compare, expected_outputs
 from model_export.errors import ExportError, HalfError
 from model_export.evaluation import Evaluation, Feeds, Int32Array
 from model_export.network import Network
 from model_export.reference import States, forward
 from model_export.weights import LARGEST_FLOAT16, HalfWeights, Weights
-from service.inference.artifact import GRAPH, Precision
-from service.inference.cuda_graph import POOLED, POOLED_MAX, layout
-from service.inference.types import Encoding, Float32Array
 
 LIMITS: dict[Precision, float] = {"fp32": 5e-5, "fp16": 3e-2}
 """The largest difference of a row, as a share of its length; in fp32, and in fp16 where nothing but weights is rounded,

@@ -5,11 +5,11 @@ from typing import Self
 
 import numpy as np
 
+from berth.types import Float32Array
 from model_export.errors import ExportError, HalfError
 from model_export.families.family import Family
 from model_export.network import POOLER, Network
 from model_export.tensors import Tensors
-from service.inference.types import Float32Array
 
 LARGEST_FLOAT16 = 65504.0
 

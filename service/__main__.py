@@ -12,7 +12,7 @@ from service.settings import Settings, read_settings, warnings_of
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal; gives the exit status."""
-    return serve(begin(sys.argv[1:] if arguments is None else arguments))
+    return serve_artifact(begin(sys.argv[1:] if arguments is None else arguments))
 
 
 def begin(arguments: Sequence[str]) -> Settings:
@@ -27,15 +27,11 @@ def begin(arguments: Sequence[str]) -> Settings:
     return settings
 
 
-def serve(settings: Settings) -> int:
-    """Serve the artifact that the settings name as the model, in this process or in several of its own."""
-    if settings.workers > 1:
-        from service.supervisor import supervise  # noqa: PLC0415  # one of the two, for the supervisor needs no encoder
+def serve_artifact(settings: Settings) -> int:
+    """Serve the artifact that the settings name as the model."""
+    from service.server import serve  # noqa: PLC0415  # late, so that --help is quick
 
-        return supervise(settings)
-    from service.server import serve as serve_here  # noqa: PLC0415
-
-    return serve_here(settings)
+    return serve(settings)
 
 
 if __name__ == "__main__":

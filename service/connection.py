@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 on one connection, with the bounds that it lacks, and load shed before a request costs anything.
+"""uvicorn's HTTP/1.1 on one connection, with the bounds that it lacks.
 
 Its parser takes headers and trailers without end; a connection on which no request ever begins, or whose headers come a
 byte at a time, stays open for ever, and so does one whose client never takes its answer.
@@ -6,7 +6,6 @@ byte at a time, stays open for ever, and so does one whose client never takes it
 
 import logging
 import re
-import time
 from collections.abc import Sized
 from itertools import chain
 from typing import Any
@@ -15,15 +14,12 @@ import orjson
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.api.errors import Failure, Kind, openai_shape
-from service.api.middleware import request_id
-from service.api.shedder import Shedder
-from service.glance import glance
+from service.api.errors import ErrorSpec, Failure, openai_format
 from service.settings import Settings
 
-INVALID = Kind(400, "invalid_request_error", "invalid_http")
-TOO_SLOW = Kind(408, "invalid_request_error", "headers_too_slow")
-TOO_LARGE = Kind(431, "invalid_request_error", "headers_too_large")
+INVALID = ErrorSpec(400, "invalid_request_error", "invalid_http")
+TOO_SLOW = ErrorSpec(408, "invalid_request_error", "headers_too_slow")
+TOO_LARGE = ErrorSpec(431, "invalid_request_error", "headers_too_large")
 
 FIELD_BYTES = 4
 """What stands around a header's name and value: colon, space, end of line."""
@@ -55,14 +51,11 @@ class Flow(FlowControl):
 class Connection(HttpToolsProtocol):
     """One connection; the server asks it about once a second whether its client is late."""
 
-    def __init__(self, *, settings: Settings, shedder: Shedder | None, **named: Any) -> None:
+    def __init__(self, *, settings: Settings, **named: Any) -> None:
         super().__init__(**named)
         self._settings = settings
-        self._shedder = shedder
-        self._unwanted = 0
-        """Bytes that are still to come of the body of a request that was turned away; the next request is behind it."""
         self._head: int | None = 0
-        """Bytes that have come of a head, at least, or of what may be trailers; 0 between requests, else None."""
+        """Header or trailer bytes received so far (a lower bound); 0 while idle, None while a body is read."""
         self._is_inside = False
         """Whether a head is behind it whose request is not: the application answers that, or has."""
         self._too_large = False
@@ -82,16 +75,12 @@ class Connection(HttpToolsProtocol):
         self._awaited_since = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what is not dropped or turned away, and give up on a head that does not end."""
-        if self._unwanted:
-            data = self._drop(data)
-            if not data:
-                return
+        """Parse, and give up on a head that does not end."""
         if self._head == 0:
             data = data.lstrip(b"\r\n")  # empty lines between requests, which RFC 9112, 2.2, allows
-            if not data or (not self._is_answering and self._turn_away(data)):
+            if not data:
                 return
-        if self._idle:
+        if self._idle and self._head is not None:  # not the rest of a body that was answered before
             self._idle, self._awaited_since = False, self.loop.time()
         if self._head is not None:
             self._head += len(data)
@@ -189,50 +178,18 @@ class Connection(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _turn_away(self, data: bytes) -> bool:
-        """Answer the request that begins with `data`, unread, if load is to be shed and nothing about it is unusual."""
-        if self._shedder is None or self.flow.write_paused:  # the client takes no answers: it would have ever more
-            return False
-        started = time.perf_counter()
-        overload = self._shedder.overload(len(self.tasks))
-        if overload is None:
-            return False
-        seen = glance(data)
-        if seen is None or len(data) > seen.size or seen.head > self._settings.max_header_bytes:
-            return False
-        refusal = self._shedder.refusal(seen.path, overload)
-        if refusal is None:
-            return False
-        own = [
-            (b"x-request-id", request_id(seen.id).encode()),
-            (b"server-timing", b"total;dur=%.2f" % ((time.perf_counter() - started) * 1e3)),
-        ]
-        self._write(429, [*refusal.headers, *own], refusal.body)
-        self.server_state.total_requests += 1
-        self._unwanted = seen.size - len(data)
-        self._wait()
-        return True
-
-    def _drop(self, data: bytes) -> bytes:
-        """Pass over a body that is not wanted; gives what is behind it."""
-        rest = data[self._unwanted :]
-        self._unwanted -= len(data) - len(rest)
-        if not self._unwanted:
-            self._wait()
-        return rest
-
     def _write(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
         fields = [*self.server_state.default_headers, *headers, (b"content-length", b"%d" % len(content))]
         lines = [b"%b: %b\r\n" % field for field in fields]
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", content]))
 
-    def _refuse(self, kind: Kind, message: str) -> None:
+    def _refuse(self, spec: ErrorSpec, message: str) -> None:
         """Answer with an error, in the shape of all others, and close; only close where the request has an answer."""
         if self.transport.is_closing():
             return
         logger.warning("a connection was ended: %s", message)
         if not self._is_answering and not self._is_inside:
-            status, body = openai_shape(Failure(kind, message, None))
+            status, body = openai_format(Failure(spec, message, None))
             headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
             self._write(status, headers, orjson.dumps(body))
         self.transport.close()

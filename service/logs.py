@@ -11,7 +11,6 @@ import orjson
 Format = Literal["text", "json"]
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-WORKER_TEXT = "%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s"
 
 
 class Line(dict[str, object]):
@@ -45,8 +44,8 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(content, default=str).decode()
 
 
-def start_logging(format_: Format, *, worker: bool = False) -> None:
-    """Log to stderr, a line an event; one of several workers says which.
+def start_logging(format_: Format) -> None:
+    """Log to stderr, a line an event.
 
     In JSON warnings of Python's and exceptions that end a thread or the process are lines of the log too.
     """
@@ -57,11 +56,11 @@ def start_logging(format_: Format, *, worker: bool = False) -> None:
         sys.excepthook = _log_end
         threading.excepthook = _log_thread_end
     else:
-        handler.setFormatter(logging.Formatter(WORKER_TEXT if worker else TEXT))
+        handler.setFormatter(logging.Formatter(TEXT))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
-def complain(format_: Format, message: str) -> None:
+def log_fatal(format_: Format, message: str) -> None:
     """Say in one line why the service does not start."""
     if format_ == "json":
         logging.getLogger("berth").critical("%s", message)

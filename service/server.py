@@ -7,42 +7,34 @@ SIGINT leaves out the grace period, and a second one the waiting too.
 """
 
 import asyncio
-import contextlib
 import gc
 import logging
 import select
 import signal
 import socket
 import time
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
+from berth.artifact import read_artifact
+from berth.errors import BerthError
+from berth.model import Model
+from berth.models import folder_of
 from service.api.app import create_app, create_metrics_app
+from service.api.loading import LoadModel
 from service.api.state import State
 from service.connection import Connection
-from service.errors import ArtifactError, DeviceError, InvalidInputError
-from service.inference.artifact import read_artifact
-from service.logs import complain
-from service.metrics import Share
+from service.logs import log_fatal
 from service.settings import Settings
-from service.sockets import BindError, bind, url_of
 
 LAST_ACCEPT_SECONDS = 2.0
 """What accepting the last connections may take."""
 ARRIVAL_SECONDS = 0.3
 """What the request of a connection that was just accepted has to arrive."""
-
-ACCEPT_SECONDS = 0.002
-"""Between a connection that a worker takes and the next, in which the others may take it."""
-
-RETRY_SECONDS = 1.0
-"""Until a worker that had no descriptor left for a connection tries again."""
 
 TICKS_BETWEEN_CHECKS = 5
 """Tenths of a second between two looks for connections whose clients are late."""
@@ -57,45 +49,29 @@ SECURITY_HEADERS = [
 ]
 """What every answer says to browsers; the page at / adds a policy of its own."""
 
-MakeConnection = Callable[[], asyncio.Protocol]
-
 logger = logging.getLogger("berth")
 
 
-def serve(
-    settings: Settings,
-    share: Share | None = None,
-    sockets: list[socket.socket] | None = None,
-    on_listening: Callable[[], None] = lambda: None,
-    metrics_socket: socket.socket | None = None,
-) -> int:
-    """Serve the artifact that the settings name until a signal; gives the exit status.
-
-    A worker, one of several, brings its share of the metrics and the sockets that it has in common with the others.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            artifact = read_artifact(_folder(settings.model))
-            if settings.metrics_port is not None and metrics_socket is None:
-                metrics_socket = stack.enter_context(bind(settings.host, settings.metrics_port))
-            app = create_app(settings, artifact, lambda: server.fail(), share)  # noqa: PLW0108  # it is made next
-        except (ArtifactError, DeviceError, InvalidInputError, BindError) as error:
-            complain(settings.log_format, str(error))
-            return 1
-        server = Server(app, settings, on_listening, metrics_socket)
-        _spare_collections()
-        try:
-            server.run(sockets)
-        except SystemExit:  # uvicorn could not open the port, has said why, and has a status of its own for it
-            return 1
-    return 1 if server.failed else 0
-
-
-def _folder(model: str) -> Path:
+def serve(settings: Settings, load_model: LoadModel = Model.load) -> int:
+    """Serve the artifact that the settings name until a signal; gives the exit status."""
+    host, port, metrics_socket = settings.host, settings.metrics_port, None
     try:
-        return Path(model).expanduser()
-    except RuntimeError:  # ~somebody who is not there
-        raise ArtifactError(f"{model}: there is no such folder") from None
+        artifact = read_artifact(folder_of(settings.model))
+        if port is not None:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            metrics_socket = socket.create_server((host, port), family=family)
+        app = create_app(settings, artifact, lambda: server.fail(), load_model)  # noqa: PLW0108  # it is made next
+    except (BerthError, OSError) as error:
+        reason = f"cannot serve on {host}:{port}: {error}" if isinstance(error, OSError) else str(error)
+        log_fatal(settings.log_format, reason)
+        return 1
+    server = Server(app, settings, metrics_socket)
+    _spare_collections()
+    try:
+        server.run()
+    except SystemExit:  # a port could not be opened; it was said why, and uvicorn has a status of its own for it
+        return 1
+    return 1 if server.failed else 0
 
 
 def _spare_collections() -> None:
@@ -112,19 +88,13 @@ def _spare_collections() -> None:
 class Server(uvicorn.Server):
     """Serves one application until a signal or `fail` ends it."""
 
-    def __init__(
-        self,
-        app: FastAPI,
-        settings: Settings,
-        on_listening: Callable[[], None] = lambda: None,
-        metrics_socket: socket.socket | None = None,
-    ) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, metrics_socket: socket.socket | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=partial(Connection, settings=settings, shedder=app.state.shedder),  # type: ignore[arg-type]  # makes what a class would
+                http=partial(Connection, settings=settings),  # type: ignore[arg-type]  # makes what a class would
                 ws="none",
                 log_config=None,
                 access_log=False,
@@ -138,36 +108,23 @@ class Server(uvicorn.Server):
         self._berth: State = app.state.berth
         self._grace = settings.shutdown_grace
         self._close_at: float | None = None
-        self._on_listening = on_listening
         self._metrics_socket = metrics_socket
-        self._closing = False
-        self._listeners: dict[socket.socket, MakeConnection] = {}
-        """What is accepted from here, and not by the event loop's own servers; what makes a connection of each."""
-        self._arriving: set[asyncio.Task[Any]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept, from sockets that other workers accept from too, or else from one of its own."""
-        await super().startup(None if sockets is None else [])
-        for listener in sockets or ():
-            self._listen(listener, self._connection)
+        """Begin to accept, health and metrics on a port of their own where they have one."""
+        await super().startup(sockets)
         if self._metrics_socket is not None:
-            metrics_app = create_metrics_app(self._berth)
-            self._listen(self._metrics_socket, partial(self._connection, metrics_app))
-            logger.info("health and metrics are on %s", url_of(self._metrics_socket))
-        self._on_listening()
+            make = partial(self._metrics_connection, create_metrics_app(self._berth))
+            self.servers.append(await asyncio.get_running_loop().create_server(make, sock=self._metrics_socket))
+            host, port = self._metrics_socket.getsockname()[:2]
+            logger.info("health and metrics are on http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # uvicorn's signature
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, answer what was accepted, and close; but first take in what is on its way.
 
         uvicorn closes at once: connections that wait to be accepted are reset then, and so are those that were accepted
-        and whose request had not been read yet. What waits at a port that other workers share is taken too, for they
-        may be ending as well.
+        and whose request had not been read yet.
         """
-        self._closing = True
-        for listener, make in self._listeners.items():
-            asyncio.get_running_loop().remove_reader(listener)
-            self._take_waiting(listener, make)
-        await asyncio.gather(*self._arriving, return_exceptions=True)
         end = time.monotonic() + LAST_ACCEPT_SECONDS
         for server in self.servers:
             for own in server.sockets:
@@ -175,66 +132,14 @@ class Server(uvicorn.Server):
                     await asyncio.sleep(0)
             server.close()
         await asyncio.sleep(ARRIVAL_SECONDS)
-        await super().shutdown(list(self._listeners))
+        await super().shutdown(sockets)
 
-    def _listen(self, listener: socket.socket, make: MakeConnection) -> None:
-        """Begin to accept."""
-        self._listeners[listener] = make
-        listener.setblocking(False)
-        listener.listen(self.config.backlog)
-        self._accept_from(listener, make)
-
-    def _accept(self, listener: socket.socket, make: MakeConnection) -> None:
-        """Take one connection, and for a moment none, so that the other workers take theirs.
-
-        The event loops' own servers take all that wait: of 32 that came together one worker had 32.
-        """
-        loop = asyncio.get_running_loop()
-        pause = ACCEPT_SECONDS
-        try:
-            connection, _ = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):  # another worker was quicker, or the client has left
-            return
-        except OSError as error:
-            logger.error("no connection can be accepted: %s", error)
-            pause = RETRY_SECONDS
-        else:
-            self._take(connection, make)
-        loop.remove_reader(listener)
-        loop.call_later(pause, self._accept_from, listener, make)
-
-    def _take_waiting(self, listener: socket.socket, make: MakeConnection) -> None:
-        """Take all connections that wait, without a pause."""
-        end = time.monotonic() + LAST_ACCEPT_SECONDS
-        while time.monotonic() < end:
-            try:
-                connection, _ = listener.accept()
-            except OSError:  # BlockingIOError: there are none left
-                return
-            self._take(connection, make)
-
-    def _take(self, connection: socket.socket, make: MakeConnection) -> None:
-        loop = asyncio.get_running_loop()
-        connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        arriving = loop.create_task(loop.connect_accepted_socket(make, connection))
-        self._arriving.add(arriving)
-        arriving.add_done_callback(self._arriving.discard)
-
-    def _accept_from(self, listener: socket.socket, make: MakeConnection) -> None:
-        if not self._closing:
-            asyncio.get_running_loop().add_reader(listener, self._accept, listener, make)
-
-    def _connection(self, app: FastAPI | None = None) -> Connection:
-        """Make what uvicorn's startup makes for a connection; another application may answer on it."""
+    def _metrics_connection(self, app: FastAPI) -> Connection:
+        """Make what uvicorn's startup makes for a connection, on which another application answers."""
         make: Any = self.config.http_protocol_class
-        common = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
-        if app is None:
-            connection: Connection = make(**common)
-            return connection
-        other: Connection = make(**common, shedder=None)  # it sheds no load of routes that it has not
-        other.app = app
-        return other
+        connection: Connection = make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        connection.app = app
+        return connection
 
     def fail(self) -> None:
         """End the process because the model cannot be served."""

@@ -1,5 +1,6 @@
 """The settings: each spelled once, as a field here, from which its flag, BERTH_ variable, default and help come."""
 
+import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
@@ -9,10 +10,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from berth.errors import DeviceError
+from berth.models import CACHE_DIR, DEFAULT_MODEL
+from berth.placement import DEVICES, indices
 from service.keys import Key, read_key_file, read_keys
 
-DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 PREFIX = "BERTH_"
+REMOVED = {
+    "workers": (
+        "one process uses all cores by its threads; several replicas go behind nginx: deploy/compose.replicas.yml"
+    ),
+}
+"""Settings that are gone, and what to use instead."""
 SECRET = {"api_keys"}
 """What is never repeated in a message."""
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
@@ -51,16 +60,18 @@ class Settings(BaseSettings):
     gpu_memory_limit: int | None = Field(
         None, ge=1 << 20, description="bytes that batches may take of each GPU's memory, the weights not counted"
     )
-    cache_dir: Path = Field(Path("~/.cache/berth"), description="folder of the exported artifacts")
-    workers: int = Field(1, ge=1, description="processes that share the port, each with a queue of its own")
+    cache_dir: Path = Field(CACHE_DIR, description="folder of the exported artifacts")
     threads: int | None = Field(
         None,
         ge=1,
-        description="encoder threads of a process (on GPUs, of each GPU) for short requests, and as many again for "
-        "bulk; by default the cores it may use, divided by the workers, or 2",
+        description="encoder threads (on GPUs, of each GPU) for short requests, and as many again for bulk; by default "
+        "the cores that the process may use, or 2 a GPU",
     )
     max_batch_tokens: int | None = Field(
-        None, ge=1, description="tokens the encoder runs at once; found by a short calibration where left out"
+        None,
+        ge=1,
+        description="tokens the encoder runs at once; by default 384 on the CPU, and on a GPU what a short calibration "
+        "finds at the first start",
     )
     max_queue_tokens: int = Field(
         1 << 20, ge=1, description="tokens that may wait, of short requests and of bulk each; past it requests get 429"
@@ -87,9 +98,7 @@ class Settings(BaseSettings):
         "default. A flag is seen by all users of the machine, a variable or a file is not",
     )
     api_keys_file: Path | None = Field(None, description="file of further keys, `KEY` or `alice: KEY` a line")
-    key_tokens_per_minute: int | None = Field(
-        None, ge=1, description="tokens a minute that a key may have encoded, divided among the workers"
-    )
+    key_tokens_per_minute: int | None = Field(None, ge=1, description="tokens a minute that a key may have encoded")
     metrics_access: Literal["key", "open"] = Field(
         "key", description="whether /metrics needs a key where there are any"
     )
@@ -119,11 +128,10 @@ class Settings(BaseSettings):
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:
-        numbers = value.removeprefix("cuda:").split(",")
-        if value not in {"auto", "cpu", "cuda"} and not (
-            value.startswith("cuda:") and all(map(str.isdecimal, numbers)) and len(set(numbers)) == len(numbers)
-        ):
-            raise ValueError("must be auto, cpu, cuda, cuda:1 or, for several GPUs, cuda:0,1")
+        try:
+            indices(value)
+        except DeviceError:
+            raise ValueError(DEVICES) from None
         return value
 
     @field_validator("encode_layers", "cors_origins", mode="before")
@@ -142,7 +150,7 @@ class Settings(BaseSettings):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _read_keys(cls, value: Any) -> Any:
-        """Read keys as they are written down; those that a worker is handed have been read already."""
+        """Read keys as they are written down; those that were read already stay as they are."""
         items = [value] if isinstance(value, str) else value
         if not all(isinstance(item, str) for item in items):
             return items
@@ -162,6 +170,11 @@ def read_settings(arguments: Sequence[str] | None = None, **overrides: Any) -> S
 
     Raises `SystemExit` with one line where a value is wrong, and prints the help where `--help` asks for it.
     """
+    for name, instead in REMOVED.items():
+        flag = f"--{name.replace('_', '-')}"
+        flags = [argument.partition("=")[0] for argument in arguments or ()]
+        if flag in flags or os.environ.get(f"{PREFIX}{name.upper()}"):
+            raise _mistake(name, f"is gone: {instead}")
     try:
         settings = Settings(_cli_parse_args=None if arguments is None else list(arguments), **overrides)
     except ValidationError as error:

@@ -1,29 +1,19 @@
-"""Imports point down only, as section 4 of the design draws them."""
+"""Imports point one way, as docs/architecture.md draws them: a case a rule."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("berth", "service", "model_export")
-EXPORT_MAY_TAKE = {
-    "service.errors",
-    "service.inference.artifact",
-    "service.inference.cuda_graph",
-    "service.inference.packing",
-    "service.inference.types",
-    "service.__version__",
-}
-GROUND = {"service.errors", "service.inference.types", "service.inference.truncation"}
-FIRST_FLOOR = [
-    *("artifact", "cuda_graph", "cuda_pooling", "devices", "packing", "pooling", "quantization", "scheduler"),
-    *("similarity", "staging", "tokenizer"),
-]
-MAY_TAKE = {"devices": {"service.inference.runtime"}}
-"""What a module of the first floor needs besides the ground."""
+REACH_UP = ("berth.cli",)
+"""The modules of the library that may reach the service and the export, late, inside functions."""
+PURE = ("berth.batching.queue", "berth.batching.admission")
+GROUND = ("berth.errors", "berth.types")
 HTTP = ("fastapi", "starlette", "uvicorn", "pydantic_settings", "prometheus_client")
 HEAVY = ("torch", "transformers", "sentence_transformers")
 
@@ -36,98 +26,98 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
 
 
-def imports_of(module: str) -> set[str]:
-    """List what a module imports, wherever in it: modules of ours by their full name, else `package.name`."""
+def imports_of(module: str, *, late: bool = True) -> set[str]:
+    """List what a module imports: modules of ours by their full name, else `package.name`; in functions if `late`."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    for node in ast.walk(tree) if late else outside_functions(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{module} has a relative import"
             source = node.module or ""
             if source in MODULES and MODULES[source].name == "__init__.py":
-                found |= {f"{source}.{alias.name}" for alias in node.names}
+                found |= {name if (name := f"{source}.{alias.name}") in MODULES else source for alias in node.names}
             else:
                 found.add(source)
     return found
+
+
+def outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child
+            yield from outside_functions(child)
 
 
 def within(name: str, *packages: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def below(package: str) -> list[str]:
-    return [module for module in MODULES if within(module, package)]
+def below(*packages: str) -> list[str]:
+    return [module for module in MODULES if within(module, *packages)]
 
 
-def test_the_modules_were_found() -> None:
-    assert {"berth.cli", "service.api.app", "service.inference.scheduler", "model_export.export"} <= MODULES.keys()
-    assert "service.inference.scheduler" in imports_of("service.inference.runner")
-    assert "service.__version__" in imports_of("service.api.app")
+def arrows(sources: list[str], *targets: str, late: bool = True) -> dict[str, set[str]]:
+    """Give the imports of some modules that lead into some packages."""
+    found = {module: {name for name in imports_of(module, late=late) if within(name, *targets)} for module in sources}
+    return {module: names for module, names in found.items() if names}
 
 
-@pytest.mark.parametrize("module", below("service.inference"))
-def test_inference_knows_neither_http_nor_settings(module: str) -> None:
-    names = imports_of(module)
-    ours = {name for name in names if within(name, "service")}
-    assert all(within(name, "service.inference", "service.errors", "service.cores") for name in ours), ours
-    assert not {name for name in names if within(name, *HTTP)}
+def test_modules_and_imports_are_found() -> None:
+    assert {"berth.cli", "service.api.app", "berth.batching.queue", "model_export.export"} <= MODULES.keys()
+    assert "berth.batching.queue" in imports_of("berth.batching.worker")
+    assert "service.__main__" in imports_of("berth.cli")
+    assert "service.__main__" not in imports_of("berth.cli", late=False)
 
 
-@pytest.mark.parametrize("module", below("service"))
-def test_service_knows_neither_export_nor_command(module: str) -> None:
-    assert not {name for name in imports_of(module) if within(name, "model_export", "berth", "onnx", "safetensors")}
+def test_library_knows_neither_service_nor_export() -> None:
+    assert not arrows([module for module in below("berth") if module not in REACH_UP], "service", "model_export")
 
 
-@pytest.mark.parametrize("module", below("model_export"))
-def test_export_takes_little_of_the_service(module: str) -> None:
-    taken = {name for name in imports_of(module) if within(name, "service", "berth")}
-    assert taken <= EXPORT_MAY_TAKE
+def test_command_reaches_up_late() -> None:
+    assert not arrows(list(REACH_UP), "service", "model_export", late=False)
+
+
+def test_service_and_export_do_not_know_each_other() -> None:
+    assert not arrows(below("service"), "model_export", "onnx", "safetensors")
+    assert not arrows(below("model_export"), "service")
+
+
+def test_library_knows_no_http_framework() -> None:
+    assert not arrows(below("berth"), *HTTP)
+
+
+def test_queue_and_admission_have_no_clock_lock_or_thread() -> None:
+    assert not arrows(list(PURE), "asyncio", "threading", "time", "concurrent", "berth.backends", "onnxruntime")
+
+
+def test_errors_and_types_are_the_ground() -> None:
+    assert not arrows(list(GROUND), *PACKAGES)
+
+
+def test_backends_alone_know_onnx_runtime() -> None:
+    """For what has to be set before it is loaded is set in their package."""
+    assert not arrows(
+        [module for module in below("berth", "service") if not within(module, "berth.backends")], "onnxruntime"
+    )
 
 
 def test_tracing_alone_knows_opentelemetry() -> None:
-    assert [module for module in MODULES if any(within(name, "opentelemetry") for name in imports_of(module))] == [
-        "service.api.tracing"
-    ]
-    assert "service.api.tracing" not in loaded_modules("import service.server")
-    assert "opentelemetry.sdk" not in loaded_modules("import service.server")
+    assert arrows(list(MODULES), "opentelemetry").keys() == {"service.api.tracing"}
+    assert not loaded_modules("import service.server") & {"service.api.tracing", "opentelemetry.sdk"}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_nobody_imports_torch(module: str) -> None:
-    assert not {name for name in imports_of(module) if within(name, *HEAVY)}
-
-
-def test_errors_types_and_truncation_are_the_ground() -> None:
-    for module in GROUND:
-        assert not {name for name in imports_of(module) if within(name, *PACKAGES)}
-
-
-def test_scheduler_decides_without_the_encoder() -> None:
-    names = imports_of("service.inference.scheduler")
-    assert {name for name in names if within(name, *PACKAGES)} == {"service.inference.types"}
-    assert not names & {"asyncio", "threading", "time"}
-
-
-@pytest.mark.parametrize("module", FIRST_FLOOR)
-def test_first_floor_stands_on_the_ground(module: str) -> None:
-    ours = {name for name in imports_of(f"service.inference.{module}") if within(name, *PACKAGES)}
-    assert ours <= GROUND | MAY_TAKE.get(module, set())
-
-
-def test_one_module_loads_onnx_runtime_for_the_service() -> None:
-    """For how it is loaded decides which kernels it has."""
-    assert [
-        module for module in below("service") if any(within(name, "onnxruntime") for name in imports_of(module))
-    ] == ["service.inference.runtime"]
+def test_nobody_imports_torch() -> None:
+    assert not arrows(list(MODULES), *HEAVY)
 
 
 def test_the_arrows_make_no_circle() -> None:
-    arrows = {module: {name for name in imports_of(module) if name in MODULES} for module in MODULES}
-    while arrows:
-        free = {module for module, names in arrows.items() if not names & arrows.keys()}
-        assert free, f"a circle among {sorted(arrows)}"
-        arrows = {module: names for module, names in arrows.items() if module not in free}
+    left = {module: {name for name in imports_of(module) if name in MODULES} for module in MODULES}
+    while left:
+        free = {module for module, names in left.items() if not names & left.keys()}
+        assert free, f"a circle among {sorted(left)}"
+        left = {module: names for module, names in left.items() if module not in free}
 
 
 def loaded_modules(statement: str) -> set[str]:
@@ -148,7 +138,7 @@ def test_serving_loads_nothing_heavy(tiny_artifact: Path) -> None:
         "import asyncio, service.__main__\n"
         "from pathlib import Path\n"
         "from service.api.app import create_app\n"
-        "from service.inference.artifact import read_artifact\n"
+        "from berth.artifact import read_artifact\n"
         "from service.settings import Settings\n"
         f"app = create_app(Settings(), read_artifact(Path({str(tiny_artifact)!r})), on_failure=lambda: None)\n"
         "async def main():\n"
@@ -157,11 +147,11 @@ def test_serving_loads_nothing_heavy(tiny_artifact: Path) -> None:
         "asyncio.run(main())"
     )
     assert {"onnxruntime", "tokenizers", "fastapi"} <= loaded
-    assert not loaded & {*HEAVY, "onnx", "safetensors", "huggingface_hub", "model_export", "berth", "scipy", "requests"}
+    assert not loaded & {*HEAVY, "onnx", "safetensors", "huggingface_hub", "model_export", "scipy", "requests"}
 
 
 def test_command_loads_nothing_heavy_to_serve() -> None:
-    assert not loaded_by("import berth.cli") & {*HEAVY, "onnx", "onnxruntime", "model_export", "fastapi"}
+    assert not loaded_by("import berth.cli") & {*HEAVY, *HTTP, "onnx", "onnxruntime", "pydantic", "model_export"}
 
 
 def test_importing_berth_needs_httpx_and_numpy_only() -> None:
@@ -169,3 +159,8 @@ def test_importing_berth_needs_httpx_and_numpy_only() -> None:
     assert {"berth", "httpx", "numpy"} <= loaded
     assert not loaded & {*HEAVY, *HTTP, "onnx", "onnxruntime", "orjson", "pydantic", "tokenizers", "tqdm"}
     assert not loaded & {"service", "model_export"}
+
+
+@pytest.mark.parametrize("name", ["Encoder", "Feature"])
+def test_encoder_loads_no_http_framework(name: str) -> None:
+    assert not loaded_by(f"import berth; berth.{name}") & {*HEAVY, *HTTP, "onnx", "service", "model_export"}

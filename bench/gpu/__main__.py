@@ -22,9 +22,9 @@ from bench.gpu.speed import measure_speed
 from bench.gpu.subject import Subject, random_subject, real_subject
 from bench.gpu.summary import goals, write_tables
 from bench.machine import describe
-from service.errors import DeviceError
-from service.inference.artifact import Precision
-from service.inference.devices import require_gpus
+from berth.artifact import Precision
+from berth.backends.cuda.devices import require_gpus
+from berth.errors import DeviceError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace, scale: Scale, folder: Path, report: dict[s
     sections: dict[str, Callable[[], object]] = {
         "accuracy": lambda: [found.as_json() for found in _accuracies(options, measured, folder, scale)],
         "speed": lambda: measure_speed(measured, precision, scale),
-        "served": lambda: measure_served(measured, precision, scale, options.workers),
+        "served": lambda: measure_served(measured, precision, scale),
         "memory": lambda: measure_memory(measured, precision, scale).as_json(),
     }
     for name in SECTIONS:

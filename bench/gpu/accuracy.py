@@ -10,9 +10,9 @@ import torch
 from bench.gpu.options import Scale
 from bench.gpu.subject import Subject
 from bench.gpu.texts import encoding
-from service.errors import EncoderError
-from service.inference.artifact import Manifest, Precision
-from service.inference.types import Encoding, Feature, Float32Array, Merge, Pooling, Unit
+from berth.artifact import Manifest, Precision
+from berth.errors import EncoderError
+from berth.types import Encoding, Float32Array, Merge, Pooling, ResolvedFeature, TokenSequence
 
 LEAST_COSINE: dict[Precision, float] = {"fp16": 0.9999, "fp32": 0.999999}
 BATCH_TOKENS = 8192
@@ -49,15 +49,15 @@ class Accuracy:
         return asdict(self) | {"right": self.right}
 
 
-def features_of(manifest: Manifest) -> tuple[Feature, ...]:
+def features_of(manifest: Manifest) -> tuple[ResolvedFeature, ...]:
     """Give every pooling, in the graph and out of it, other layers, merges, and special tokens left out."""
     last, half = manifest.layers, manifest.layers // 2
     poolings = [pooling for pooling in Pooling if pooling is not Pooling.POOLER or manifest.has_pooler]
     return (
-        *(Feature(pooling, (last,)) for pooling in poolings),
-        Feature(Pooling.MEAN, (last,), normalize=True, exclude_special=True),
-        Feature(Pooling.MEAN, (0, half)),
-        Feature(Pooling.MAX, (half, last), Merge.MEAN),
+        *(ResolvedFeature(pooling, (last,)) for pooling in poolings),
+        ResolvedFeature(Pooling.MEAN, (last,), normalize=True, exclude_special=True),
+        ResolvedFeature(Pooling.MEAN, (0, half)),
+        ResolvedFeature(Pooling.MAX, (half, last), Merge.MEAN),
     )
 
 
@@ -67,25 +67,27 @@ def measure_accuracy(subject: Subject, precision: Precision, scale: Scale) -> Ac
     longest = manifest.max_tokens
     lengths = [length for length in scale.odd_lengths if length <= longest]
     features = features_of(manifest)
-    units = [Unit(encoding(length, 0, manifest.vocab_size), features) for length in lengths]
-    ours = _encode(subject, precision, units)
+    sequences = [TokenSequence(encoding(length, 0, manifest.vocab_size), features) for length in lengths]
+    ours = _encode(subject, precision, sequences)
     exact, half = subject.torch("fp32"), subject.torch("fp16")
     cosines: list[tuple[float, str]] = []
     differences, of_torch, means, not_finite, vectors = [0.0], [1.0], [], 0, 0
-    for unit, found in zip(units, ours, strict=True):
-        states = torch_states(exact, unit.encoding, subject.device)
+    for sequence, found in zip(sequences, ours, strict=True):
+        states = torch_states(exact, sequence.encoding, subject.device)
         for feature, vector in zip(features, found, strict=True):
-            right = expected(feature, states, unit.encoding)
+            right = expected(feature, states, sequence.encoding)
             vectors += 1
             if vector is None or not np.isfinite(vector).all():
                 not_finite += 1
                 continue
             if right.size:
-                cosines.append((lowest_cosine(vector, right), f"{feature.pooling} {feature.layers} at {len(unit)}"))
+                cosines.append((lowest_cosine(vector, right), f"{feature.pooling} {feature.layers} at {len(sequence)}"))
                 differences.append(float(np.linalg.norm(vector - right) / np.linalg.norm(right)))
-        mean = expected(Feature(Pooling.MEAN, (manifest.layers,)), states, unit.encoding)
-        states = torch_states(half, unit.encoding, subject.device)
-        of_torch.append(lowest_cosine(expected(Feature(Pooling.MEAN, (manifest.layers,)), states, unit.encoding), mean))
+        mean = expected(ResolvedFeature(Pooling.MEAN, (manifest.layers,)), states, sequence.encoding)
+        states = torch_states(half, sequence.encoding, subject.device)
+        of_torch.append(
+            lowest_cosine(expected(ResolvedFeature(Pooling.MEAN, (manifest.layers,)), states, sequence.encoding), mean)
+        )
         means.append(mean / np.linalg.norm(mean))
     between = np.stack(means) @ np.stack(means).T
     worst = min(cosines, default=(float("nan"), "none"))
@@ -93,7 +95,7 @@ def measure_accuracy(subject: Subject, precision: Precision, scale: Scale) -> Ac
         model=subject.name,
         precision=precision,
         built_in=manifest.precision,
-        texts=len(units),
+        texts=len(sequences),
         vectors=vectors,
         not_finite=not_finite,
         lowest_cosine=worst[0],
@@ -104,22 +106,24 @@ def measure_accuracy(subject: Subject, precision: Precision, scale: Scale) -> Ac
     )
 
 
-def _encode(subject: Subject, precision: Precision, units: Sequence[Unit]) -> list[list[Float32Array | None]]:
+def _encode(
+    subject: Subject, precision: Precision, sequences: Sequence[TokenSequence]
+) -> list[list[Float32Array | None]]:
     """Encode in batches of mixed lengths; Nones for a text whose batch gave something that is no number."""
     encode = subject.encoder(precision)
-    found: list[list[Float32Array | None]] = [[] for _ in units]
-    order = np.random.default_rng(0).permutation(len(units)).tolist()
+    found: list[list[Float32Array | None]] = [[] for _ in sequences]
+    order = np.random.default_rng(0).permutation(len(sequences)).tolist()
     while order:
         batch: list[int] = []
         tokens = 0
-        while order and (not batch or tokens + len(units[order[-1]]) <= BATCH_TOKENS):
+        while order and (not batch or tokens + len(sequences[order[-1]]) <= BATCH_TOKENS):
             batch.append(order.pop())
-            tokens += len(units[batch[-1]])
+            tokens += len(sequences[batch[-1]])
         try:
-            results = encode([units[place] for place in batch])
+            results = encode([sequences[place] for place in batch])
         except EncoderError as error:
             print(f"{subject.name} {precision}: {error}", flush=True)
-            results = [[None] * len(units[place].features) for place in batch]  # type: ignore[list-item]
+            results = [[None] * len(sequences[place].features) for place in batch]  # type: ignore[list-item]
         for place, vectors in zip(batch, results, strict=True):
             found[place] = list(vectors)
     return found
@@ -135,7 +139,7 @@ def torch_states(model: Any, text: Encoding, device: str) -> list[Any]:
     return [*states, None if pooler is None else pooler[0].float()]
 
 
-def expected(feature: Feature, states: list[Any], text: Encoding) -> Float32Array:
+def expected(feature: ResolvedFeature, states: list[Any], text: Encoding) -> Float32Array:
     """Pool by torch, by the definition of each pooling and not by Berth's code."""
     if feature.pooling is Pooling.POOLER:
         vectors = states[-1]

@@ -13,9 +13,9 @@ from bench.gpu.speed import IN_FLIGHT
 from bench.gpu.subject import Subject
 from bench.gpu.texts import encoding
 from bench.processes import usage
-from service.inference.artifact import Precision
-from service.inference.scheduler import MAX_PADDING
-from service.inference.types import Feature, Pooling, Unit
+from berth.artifact import Precision
+from berth.batching.queue import MAX_PADDING
+from berth.types import Pooling, ResolvedFeature, TokenSequence
 
 MOST_GROWTH = 0.01
 
@@ -47,17 +47,17 @@ def measure_memory(subject: Subject, precision: Precision, scale: Scale) -> Memo
     encode = subject.encoder(precision)
     longest_text = min(scale.means[-1], manifest.max_tokens)
     texts = [encoding(length, 0, manifest.vocab_size) for length in range(1, longest_text + 1)]
-    feature = (Feature(Pooling.MEAN, (manifest.layers,)),)
+    feature = (ResolvedFeature(Pooling.MEAN, (manifest.layers,)),)
     budget = scale.budgets[len(scale.budgets) // 2 - 1]
 
     def run(number: int) -> None:
         random = np.random.default_rng(number)
         longest = int(random.integers(1, len(texts) + 1))
-        near = int(longest / MAX_PADDING)  # as the scheduler would have it
+        near = int(longest / MAX_PADDING)  # as the queue would have it
         most = budget // longest
         size = int(np.exp(random.uniform(0, np.log(max(most, 1)))))
         chosen = random.integers(near, longest, size=size).tolist()
-        encode([Unit(texts[place], feature) for place in chosen])
+        encode([TokenSequence(texts[place], feature) for place in chosen])
 
     warm_up = scale.shapes // 20
     with ThreadPoolExecutor(IN_FLIGHT) as threads:

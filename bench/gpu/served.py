@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.dialects import DIALECTS, Dialect
+from bench.dialects import DIALECTS, Dialect, raw_bytes
 from bench.figures import percentile
 from bench.gpu.accuracy import LEAST_COSINE, lowest_cosine
 from bench.gpu.options import Scale
@@ -21,21 +21,16 @@ from bench.gpu.texts import CLS, SEP, sentences
 from bench.load import ClosedLoop, Target, run_together
 from bench.server import free_port, running
 from bench.workloads import FRAME, Shape, Workload
-from service.inference.artifact import Manifest, Precision
-from service.inference.runner import Encode
-from service.inference.types import Encoding, Feature, Float32Array, Unit
+from berth.artifact import Manifest, Precision
+from berth.contract import Encode
+from berth.types import Encoding, Float32Array, ResolvedFeature, TokenSequence
 
-RAW = "application/octet-stream"
 MEAN = 128
 TEXTS_IN_BULK = 64
 BULK_REQUESTS = 64
 BULK_AT_ONCE = 32
 SINGLES_AT_ONCE = 32
 WORDS = VOCABULARY - len(SPECIAL)
-
-
-def _plain_body(texts: list[str], _: str | None) -> dict[str, Any]:
-    return {"input": texts}
 
 
 def _base64_body(texts: list[str], _: str | None) -> dict[str, Any]:
@@ -47,22 +42,10 @@ def _base64_vectors(answer: Any) -> list[list[float]]:
 
 
 @dataclass(frozen=True, slots=True)
-class RawDialect(Dialect):
-    """Vectors as raw bytes."""
-
-    width: int = 0
-
-    def read(self, answer: bytes) -> Float32Array:
-        """Give an answer's vectors, [texts, width]."""
-        return np.frombuffer(answer, dtype="<f4").reshape(-1, self.width)
-
-
-@dataclass(frozen=True, slots=True)
 class Load:
     """One load and what came of it."""
 
     name: str
-    workers: int
     texts_per_second: float
     tokens_per_second: float
     p50_ms: float
@@ -81,37 +64,41 @@ class Reference:
 
     def agrees(self, texts: Sequence[str], vectors: Float32Array) -> bool:
         """Say whether vectors are those of some texts."""
-        feature = Feature(self.manifest.pooling, (self.manifest.layers,), normalize=self.manifest.normalize)
-        units = []
+        feature = ResolvedFeature(self.manifest.pooling, (self.manifest.layers,), normalize=self.manifest.normalize)
+        sequences = []
         for text in texts:
             ids = [CLS, *(int(word[1:]) + len(SPECIAL) for word in text.split()), SEP]
-            units.append(Unit(Encoding(np.array(ids, np.int32), np.zeros(len(ids), np.int32)), (feature,)))
-        right = np.stack([found for [found] in self.encode(units)])
+            sequences.append(TokenSequence(Encoding(np.array(ids, np.int32), np.zeros(len(ids), np.int32)), (feature,)))
+        right = np.stack([found for [found] in self.encode(sequences)])
         return vectors.shape == right.shape and lowest_cosine(vectors, right) >= LEAST_COSINE["fp16"]
 
 
-def measure_served(subject: Subject, precision: Precision, scale: Scale, workers: int) -> dict[str, Any]:
+def measure_served(subject: Subject, precision: Precision, scale: Scale) -> dict[str, Any]:
     """Load the service in each way; gives the encoder alone on texts of the same lengths beside it."""
     artifact = subject.artifact(precision)
     manifest = artifact.manifest
     longest = min(scale.means[-1], manifest.max_tokens)
     mean = min(MEAN, longest // 2)
-    units = sentences(mean, TEXTS_IN_BULK * BULK_REQUESTS, longest, manifest.layers, manifest.vocab_size)
+    sequences = sentences(mean, TEXTS_IN_BULK * BULK_REQUESTS, longest, manifest.layers, manifest.vocab_size)
     encode = subject.encoder(precision)
-    alone = max(in_flight(encode, scheduled(units, budget), scale.seconds) for budget in scale.budgets)
-    bulk = _workload("bulk", TEXTS_IN_BULK, BULK_AT_ONCE, [len(unit) for unit in units])
+    alone = max(in_flight(encode, scheduled(sequences, budget), scale.seconds) for budget in scale.budgets)
+    bulk = _workload("bulk", TEXTS_IN_BULK, BULK_AT_ONCE, [len(sequence) for sequence in sequences])
     short = [8 + number % 17 for number in range(256)]
     one, many = _workload("single", 1, 1, short), _workload("singles", 1, SINGLES_AT_ONCE, short)
-    raw = RawDialect("/v1/embeddings", _plain_body, list, RAW, width=manifest.hidden_size)
+    raw = raw_bytes(manifest.hidden_size)
     spelled, plain = Dialect("/v1/embeddings", _base64_body, _base64_vectors), DIALECTS["openai"]
     reference = Reference(encode, manifest)
     loads: list[Load] = []
-    for count in sorted({1, workers}):
-        runs = [("bulk, raw bytes", bulk, raw), ("single", one, plain), ("32 singles", many, plain)]
-        with _service(artifact.folder, subject, count) as base:
-            for name, workload, dialect in [*runs, ("bulk, base64", bulk, spelled)][: 4 if count == 1 else 3]:
-                loads.append(_load(name, count, Target("berth", base, dialect), workload, reference, scale))
-                print(f"{name}, {count} workers: {loads[-1].texts_per_second:.0f} texts/s", flush=True)
+    runs = [
+        ("bulk, raw bytes", bulk, raw),
+        ("single", one, plain),
+        ("32 singles", many, plain),
+        ("bulk, base64", bulk, spelled),
+    ]
+    with _service(artifact.folder, subject) as base:
+        for name, workload, dialect in runs:
+            loads.append(_load(name, Target("berth", base, dialect), workload, reference, scale))
+            print(f"{name}: {loads[-1].texts_per_second:.0f} texts/s", flush=True)
     return {
         "model": subject.name,
         "precision": manifest.precision,
@@ -122,7 +109,7 @@ def measure_served(subject: Subject, precision: Precision, scale: Scale, workers
     }
 
 
-def _load(name: str, workers: int, target: Target, workload: Workload, reference: Reference, scale: Scale) -> Load:
+def _load(name: str, target: Target, workload: Workload, reference: Reference, scale: Scale) -> Load:
     (record,) = run_together(ClosedLoop(target, workload, warmup=scale.warm_up, seconds=max(0.2, 3 * scale.seconds)))
     errors = dict(record.errors)
     for number, answer in record.sample.kept[:4]:
@@ -135,7 +122,6 @@ def _load(name: str, workers: int, target: Target, workload: Workload, reference
     tokens = sum(len(text.split()) + FRAME for text in workload.texts) / len(workload.texts)
     return Load(
         name=name,
-        workers=workers,
         texts_per_second=rate * workload.shape.texts,
         tokens_per_second=rate * workload.shape.texts * tokens,
         p50_ms=percentile(latencies, 50),
@@ -156,10 +142,10 @@ def _workload(name: str, texts: int, at_once: int, lengths: Sequence[int]) -> Wo
 
 
 @contextmanager
-def _service(artifact: Path, subject: Subject, workers: int) -> Iterator[str]:
+def _service(artifact: Path, subject: Subject) -> Iterator[str]:
     """Have the service running; gives where it listens."""
     port = free_port()
-    flags = ["--model", str(artifact), "--port", str(port), "--workers", str(workers), "--shutdown-grace", "0"]
+    flags = ["--model", str(artifact), "--port", str(port), "--shutdown-grace", "0"]
     flags += ["--device", "cuda"] if subject.on_gpu else ["--device", "cpu", "--max-batch-tokens", "128"]
     log = subject.folder / f"service-{port}.log"
     command = [sys.executable, "-m", "service", *flags]

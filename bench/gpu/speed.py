@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.batches import Batch, all_batches
 from bench.gpu.options import Scale
 from bench.gpu.subject import Subject
 from bench.gpu.texts import sentences
-from bench.gpu.torch_side import WARM_UP, Batch, TorchEncoder, matrix_rate, padded_batches, rounds, tokens_per_second
-from service.inference.artifact import Precision
-from service.inference.runner import Encode
-from service.inference.scheduler import Flow, Kind, Scheduler, Ticket
-from service.inference.types import Unit
+from bench.gpu.torch_side import WARM_UP, TorchEncoder, matrix_rate, padded_batches, rounds, tokens_per_second
+from berth.artifact import Precision
+from berth.contract import Encode
+from berth.types import TokenSequence
 
 IN_FLIGHT = 2
 POOL_TOKENS = 4
@@ -64,21 +64,13 @@ def operations(hidden: int, inner: int, layers: int, lengths: Sequence[int]) -> 
     )
 
 
-def scheduled(units: Sequence[Unit], budget: int) -> list[Batch]:
-    """Have the service's scheduler make batches of texts that all wait, in requests of 64."""
-    scheduler = Scheduler(budget)
-    for start in range(0, len(units), 64):
-        flow = Flow()
-        flow.tickets.extend(Ticket(flow, *pair) for pair in enumerate(units[start : start + 64]))
-        scheduler.add(flow)
-    batches = []
-    while tickets := scheduler.take_batch(Kind.SHORT) or scheduler.take_batch(Kind.BULK):
-        batches.append([each.unit for ticket in tickets for each in (ticket, *ticket.twins)])
-    return batches
+def scheduled(sequences: Sequence[TokenSequence], budget: int) -> list[Batch]:
+    """Have the service's queue make batches of texts that all wait, in requests of 64."""
+    return list(all_batches([sequences[start : start + 64] for start in range(0, len(sequences), 64)], budget))
 
 
 def in_flight(encode: Encode, batches: Sequence[Batch], seconds: float) -> float:
-    """Measure tokens a second with two threads, as many as the service's runner has of each kind for a GPU.
+    """Measure tokens a second with two threads, as many as the service's worker has of each priority for a GPU.
 
     It takes the rounds whole; at the end of the last one a thread may be alone.
     """
@@ -111,16 +103,18 @@ def measure_speed(subject: Subject, precision: Precision, scale: Scale) -> dict[
     lines = []
     for mean in (mean for mean in scale.means if mean <= longest):
         count = POOL_TOKENS * scale.budgets[-1] // mean
-        units = sentences(mean, count, longest, manifest.layers, manifest.vocab_size)
-        tokens = sum(map(len, units))
+        sequences = sentences(mean, count, longest, manifest.layers, manifest.vocab_size)
+        tokens = sum(map(len, sequences))
         line = Speed(mean, mean < longest, tokens)
         for budget in scale.budgets:
-            batches = scheduled(units, budget)
+            batches = scheduled(sequences, budget)
             area = sum(len(batch) * max(map(len, batch)) for batch in batches)
             line.by_budget[budget] = in_flight(encode, batches, scale.seconds)
             line.padding[budget] = area / tokens - 1
-        of_torch(line, model, units, subject, scale)
-        per_token = operations(manifest.hidden_size, inner, manifest.layers, [len(unit) for unit in units]) / tokens
+        of_torch(line, model, sequences, subject, scale)
+        per_token = (
+            operations(manifest.hidden_size, inner, manifest.layers, [len(sequence) for sequence in sequences]) / tokens
+        )
         line.share = line.best * per_token / rate
         print(f"{subject.name} {mean}: {line.best:.0f} tokens/s, {line.share:.2f} of the matrix rate", flush=True)
         lines.append(line)
@@ -132,9 +126,9 @@ def measure_speed(subject: Subject, precision: Precision, scale: Scale) -> dict[
     }
 
 
-def of_torch(line: Speed, model: Any, units: Sequence[Unit], subject: Subject, scale: Scale) -> None:
+def of_torch(line: Speed, model: Any, sequences: Sequence[TokenSequence], subject: Subject, scale: Scale) -> None:
     """Measure torch on the same texts at the same budgets, and keep the best of each kind."""
-    shuffled = [units[place] for place in np.random.default_rng(0).permutation(len(units))]
+    shuffled = [sequences[place] for place in np.random.default_rng(0).permutation(len(sequences))]
     kinds = [("padded", model, False), ("sorted", model, True)]
     if subject.on_gpu and (line.mean == 128 or not line.mixed):  # compiling takes a minute
         kinds.append(("compiled", torch.compile(model, dynamic=True), True))

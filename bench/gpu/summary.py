@@ -40,7 +40,7 @@ def goals(report: Mapping[str, Any]) -> Iterator[Goal]:
                 yield Goal(f"berth ÷ torch {kind}, {_texts(line)}", ratio, limit)
     served = report.get("served", {})
     for load in served.get("loads", ()):
-        name = f"{load['name']}, {load['workers']} workers"
+        name = load["name"]
         if load["name"].startswith("bulk"):
             yield Goal(f"{name}: ÷ encoder alone", load["tokens_per_second"] / served["alone_tokens_per_second"], 0.7)
         if load["name"] == "single":

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from service.inference.types import Encoding, Feature, Pooling, Unit
+from berth.types import Encoding, Pooling, ResolvedFeature, TokenSequence
 
 CLS, SEP, FIRST_WORD = 2, 3, 5
 """Ids in the vocabulary of the random checkpoints; for a real model they are ids like any other."""
@@ -28,8 +28,8 @@ def encoding(length: int, seed: int, vocabulary: int) -> Encoding:
     return Encoding(ids, np.zeros_like(ids), special, words)
 
 
-def sentences(mean: int, count: int, longest: int, layers: int, vocabulary: int) -> list[Unit]:
-    """Make units that want what an embedding is: the normalised mean of the last layer."""
-    feature = Feature(Pooling.MEAN, (layers,), normalize=True)
+def sentences(mean: int, count: int, longest: int, layers: int, vocabulary: int) -> list[TokenSequence]:
+    """Make sequences that want what an embedding is: the normalised mean of the last layer."""
+    feature = ResolvedFeature(Pooling.MEAN, (layers,), normalize=True)
     drawn = enumerate(lengths(mean, count, longest))
-    return [Unit(encoding(length, seed, vocabulary), (feature,)) for seed, length in drawn]
+    return [TokenSequence(encoding(length, seed, vocabulary), (feature,)) for seed, length in drawn]

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.batches import Batch
 from bench.gpu.subject import synchronize
-from service.inference.types import Float32Array, Unit
-
-Batch = list[Unit]
+from berth.types import Float32Array, TokenSequence
 
 WARM_UP = 3
 
@@ -32,16 +31,16 @@ def matrix_rate(size: int, device: str, seconds: float) -> float:
     return float(2 * size**3 / np.median(times[WARM_UP:]))
 
 
-def padded_batches(units: Sequence[Unit], budget: int, *, by_length: bool) -> list[Batch]:
+def padded_batches(sequences: Sequence[TokenSequence], budget: int, *, by_length: bool) -> list[Batch]:
     """Fill batches whose padded area is at most `budget` tokens, in the texts' order or in that of their lengths."""
     batches: list[Batch] = [[]]
     longest = 0
-    for unit in sorted(units, key=len) if by_length else units:
-        longest = max(longest, len(unit))
+    for sequence in sorted(sequences, key=len) if by_length else sequences:
+        longest = max(longest, len(sequence))
         if batches[-1] and (len(batches[-1]) + 1) * longest > budget:
             batches.append([])
-            longest = len(unit)
-        batches[-1].append(unit)
+            longest = len(sequence)
+        batches[-1].append(sequence)
     return batches
 
 
@@ -52,14 +51,14 @@ class TorchEncoder:
         self._model = model
         self._device = device
 
-    def __call__(self, units: Batch) -> Float32Array:
-        """Encode a batch; gives [units, hidden]."""
-        longest = max(map(len, units))
-        ids = np.zeros((len(units), longest), dtype=np.int64)
-        mask = np.zeros((len(units), longest), dtype=np.int64)
-        for row, unit in enumerate(units):
-            ids[row, : len(unit)] = unit.encoding.ids
-            mask[row, : len(unit)] = 1
+    def __call__(self, sequences: Batch) -> Float32Array:
+        """Encode a batch; gives [sequences, hidden]."""
+        longest = max(map(len, sequences))
+        ids = np.zeros((len(sequences), longest), dtype=np.int64)
+        mask = np.zeros((len(sequences), longest), dtype=np.int64)
+        for row, sequence in enumerate(sequences):
+            ids[row, : len(sequence)] = sequence.encoding.ids
+            mask[row, : len(sequence)] = 1
         with torch.inference_mode():
             on_device = torch.from_numpy(ids).to(self._device)
             kept = torch.from_numpy(mask).to(self._device)

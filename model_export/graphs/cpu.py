@@ -2,10 +2,10 @@
 
 from onnx import TensorProto
 
+from berth.backends.cpu.packing import INPUTS
 from model_export.builder import MICROSOFT, Shape
 from model_export.graphs.graph import Graph
 from model_export.network import Activation
-from service.inference.packing import INPUTS
 
 
 class CpuGraph(Graph):
@@ -52,24 +52,25 @@ class CpuGraph(Graph):
         scale = self.network.head_size**-0.5
         scores = self.builder.op(
             "FusedMatMul", f"{name}.scores", query, key, domain=MICROSOFT, transB=1, alpha=scale
-        )  # [units, heads, longest, longest]
+        )  # [sequences, heads, longest, longest]
         # The bias masks the keys past a text's end. The queries there are computed for nothing and never read again.
         biased = self.builder.op("Add", f"{name}.scores.biased", scores, "attention_bias")
         weights = self.builder.op("Softmax", f"{name}.attention", biased, axis=-1)
-        context = self.builder.op("MatMul", f"{name}.context", weights, value)  # [units, heads, longest, head_size]
+        context = self.builder.op("MatMul", f"{name}.context", weights, value)  # [sequences, heads, longest, head_size]
         return self.packed(context)
 
     def padded(self, x: str) -> str:
         rows = self.builder.op("Reshape", f"{x}.rows", x, "head_rows")  # [tokens * heads, head_size]
-        return self.builder.op("Gather", f"{x}.padded", rows, "attention_rows")  # [units, heads, longest, head_size]
+        # [sequences, heads, longest, head_size]
+        return self.builder.op("Gather", f"{x}.padded", rows, "attention_rows")
 
     def packed(self, x: str) -> str:
-        rows = self.builder.op("Reshape", f"{x}.rows", x, "head_rows")  # [units * heads * longest, head_size]
+        rows = self.builder.op("Reshape", f"{x}.rows", x, "head_rows")  # [sequences * heads * longest, head_size]
         packed = self.builder.op("Gather", f"{x}.packed", rows, "context_rows")  # [tokens, heads, head_size]
         return self.builder.op("Reshape", f"{x}.packed.rows", packed, "hidden_rows")  # [tokens, hidden]
 
     def linear(self, name: str, x: str) -> str:
-        # The weights lie as in the checkpoint, [outputs, inputs], as the graph for short texts needs them too.
+        # Weights are stored as in the checkpoint, [outputs, inputs]; ONNX Runtime packs them for its kernels at load.
         return self.builder.op("Gemm", name, x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), transB=1)
 
     def feed_forward(self, name: str, x: str, result: str) -> str:

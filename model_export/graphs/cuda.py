@@ -20,12 +20,12 @@ schemas are in docs/ContribOperators.md):
 import numpy as np
 from onnx import TensorProto
 
+from berth.backends.cuda.graph import INPUTS, POOLED, POOLED_MAX
+from berth.types import Float32Array
 from model_export.builder import MICROSOFT, GraphBuilder
 from model_export.graphs.graph import Graph
 from model_export.network import Activation, Network
 from model_export.weights import HalfWeights, Weights
-from service.inference.cuda_graph import INPUTS, POOLED, POOLED_MAX
-from service.inference.types import Float32Array
 
 HEAD_STEP = 8
 """Heads are filled up with zeros to a multiple of this, or the fast attention kernels do not take them."""

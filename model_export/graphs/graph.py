@@ -4,11 +4,11 @@ from abc import ABC, abstractmethod
 
 from onnx import TensorProto
 
+from berth.types import Float32Array
 from model_export.builder import GraphBuilder
 from model_export.network import Network
 from model_export.progress import layers_of
 from model_export.weights import Weights
-from service.inference.types import Float32Array
 
 
 class Graph(ABC):
@@ -53,9 +53,9 @@ class Graph(ABC):
     def heads(self, x: str) -> None:
         """Lay out what is computed from the last layer: the pooler, if there is one."""
         if self.weights.has_pooler:
-            first = self.builder.op("Gather", "pooler.first", x, "first_tokens")  # [units, hidden]
+            first = self.builder.op("Gather", "pooler.first", x, "first_tokens")  # [sequences, hidden]
             result = self.builder.op("Tanh", "pooler_output", self.linear("pooler", first))
-            self.builder.output(result, ["units", self.network.hidden_size], self.data_type)
+            self.builder.output(result, ["sequences", self.network.hidden_size], self.data_type)
 
     def summed_embeddings(self) -> tuple[str, str]:
         """Look up the three embeddings of each token; the sum of the first two, and the third."""

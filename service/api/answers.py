@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from berth.text.tokenizer import Token
 from service.api.errors import ErrorDetails
-from service.inference.tokenizer import Token
 
 Numbers = list[float]
 Rows = list[Numbers]
@@ -167,7 +167,7 @@ class ServerStatus(BaseModel):
     max_seq_len: int
 
 
-def documented(model: Any, *media_types: str) -> dict[int | str, dict[str, Any]]:
+def responses_of(model: Any, *media_types: str) -> dict[int | str, dict[str, Any]]:
     """Document a route's answer, and the other media types it can have."""
     bytes_of = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
     return {200: {"model": model, "description": "The answer", "content": bytes_of}}

@@ -3,35 +3,35 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
-from service import __version__
-from service.api.cors import add_cors
-from service.api.doors import Doors
+from berth import __version__
+from berth.artifact import Artifact
+from berth.batching.worker import Worker
+from berth.cores import available_cores
+from berth.embedder import Limits
+from berth.errors import InvalidInputError
+from berth.features import Feature
+from berth.model import Model
+from berth.placement import THREADS_PER_GPU, check_precision, gpus_for
+from berth.types import Pooling
+from service.api.auth import Auth
 from service.api.errors import ErrorBody, add_error_handlers
-from service.api.fields import FeatureFields
-from service.api.loading import begin, calibrate, load, load_then_serve, refresh, watch
+from service.api.load_shedding import LoadShedding
+from service.api.loading import LoadModel, load_then_serve
 from service.api.middleware import Observe
-from service.api.requests import EncoderRoute, JsonRoute
+from service.api.requests import JsonRoute
 from service.api.routes import bert_as_service, embeddings, features, page, service, similarity, tei, tokens
-from service.api.shedder import Shedder
-from service.api.shortcut import Shortcut
-from service.api.state import State
-from service.api.wishes import feature_of
-from service.errors import InvalidInputError
-from service.inference.artifact import Artifact
-from service.inference.types import Pooling
-from service.metrics import Metrics, Share
-from service.placement import check_precision, gpus_for
+from service.api.state import ServedModel, State
+from service.metrics import Metrics
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from fastapi.telemetry import TelemetryConfig
-
     from service.api.tracing import Tracing
 
 JOIN_SECONDS = 5.0
@@ -51,48 +51,46 @@ ROUTERS = (
     bert_as_service.status_router,
 )
 
-NO_TELEMETRY: "TelemetryConfig" = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+READABLE = ("retry-after", "server-timing", "x-dtype", "x-request-id", "x-shape", "x-truncated-inputs")
+"""The headers of an answer that scripts of other origins may read, beside those that they always may."""
+
+NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """FastAPI's own would send paths, query strings and exceptions' messages, in which there may be texts."""
 
 
 def create_app(
-    settings: Settings, artifact: Artifact, on_failure: Callable[[], None], share: Share | None = None
+    settings: Settings, artifact: Artifact, on_failure: Callable[[], None], load_model: LoadModel = Model.load
 ) -> FastAPI:
     """Make the application. It listens while it loads the model; `on_failure` is called where that fails, or where
     later the device does.
 
-    One of several workers, which has a share of the metrics, loads the model here and now: it has their common port
-    open, and a request that another could answer must not find it unready.
-
     Raises `InvalidInputError` where the model cannot give what the settings of `/encode` ask for or a package for
-    tracing is missing, `DeviceError` where the device cannot be used or is not what the model was exported for, and
-    `ArtifactError` where a worker's model cannot be loaded.
+    tracing is missing, and `DeviceError` where the device cannot be used or is not what the model was exported for.
     """
-    manifest = artifact.manifest
-    name = settings.served_model_name or manifest.source.id
-    pooling = Pooling(settings.encode_pooling)
-    fields = FeatureFields(pooling=pooling, layers=None if pooling is Pooling.POOLER else settings.encode_layers)
-    feature = feature_of(fields, manifest, place="encode_")
-    check_precision(settings.precision, manifest)
-    state = State(settings, manifest, name, Metrics(share), feature, gpus_for(settings.device, manifest))
-    state.metrics.describe_model(state.model_name, manifest)
+    served = _served(settings, artifact)
+    metrics = Metrics()
+    metrics.describe_model(served.name, served.manifest)
+
+    worker = Worker(
+        threads=settings.threads or (THREADS_PER_GPU if served.gpus else available_cores()),
+        devices=len(served.gpus) or 1,
+        max_queue_tokens=settings.max_queue_tokens,
+        on_batch=metrics.count_batch,
+        on_lost=on_failure,
+    )
+    limits = Limits(
+        settings.max_texts, settings.max_text_chars, settings.max_reply_numbers, tokens=settings.max_request_tokens
+    )
+    state = State(settings, metrics, limits, {served.name: served}, worker)
     tracing = _tracing(settings)
-    loaded = load(state, artifact, on_failure) if share else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if loaded is None:
-            work = [load_then_serve(state, artifact, on_failure)]
-        else:
-            begin(state, loaded)
-            work = [refresh(state.metrics), calibrate(state, loaded), watch(state, loaded, on_failure)]
-        tasks = [asyncio.create_task(coroutine) for coroutine in work]
+        task = asyncio.create_task(load_then_serve(state, served, on_failure, load_model))
         yield
-        for task in tasks:
-            task.cancel()
-        if state.engine is not None:
-            state.engine.runner.stop()
-            await asyncio.to_thread(state.engine.runner.join, JOIN_SECONDS)
+        task.cancel()
+        worker.stop()
+        await asyncio.to_thread(worker.join, JOIN_SECONDS)
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
 
@@ -108,32 +106,48 @@ def create_app(
     add_error_handlers(app)
     routers = (*ROUTERS, *([service.figures] if settings.metrics_port is None else []))
     for router in routers:
-        # For the documentation, where a key can then be entered; it is `Doors` that asks for one.
+        # For the documentation, where a key can then be entered; it is `Auth` that asks for one.
         is_open = router is service.health or (router is service.figures and settings.metrics_access == "open")
         key = [Depends(HTTPBearer(auto_error=False))] if settings.api_keys and not is_open else []
         app.include_router(
             router, dependencies=key, responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
         )
     _add_middleware(app, state, routers, tracing)
-    # What a web page of another origin is told has headers that the shedder knows nothing of.
-    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, EncoderRoute)]
-    shapes = {} if settings.cors_origins else {route.path: route.error_shape for route in routes}
-    app.state.shedder = Shedder(state, shapes)
     return app
+
+
+def _served(settings: Settings, artifact: Artifact) -> ServedModel:
+    """Name a model, and check that it can give what the settings ask for."""
+    manifest = artifact.manifest
+    pooling = Pooling(settings.encode_pooling)
+    fields = Feature(pooling, None if pooling is Pooling.POOLER else settings.encode_layers)
+    feature = fields.resolve(manifest, place="encode_")
+    check_precision(settings.precision, manifest)
+    name = settings.served_model_name or manifest.source.id
+    return ServedModel(name, artifact, feature, gpus_for(settings.device, manifest))
 
 
 def _add_middleware(app: FastAPI, state: State, routers: Sequence[APIRouter], tracing: "Tracing | None") -> None:
     """Add what a request meets before its route, the innermost first; what is not asked for is not there."""
     settings = state.settings
     routes = [route for router in routers for route in router.routes if isinstance(route, JsonRoute)]
-    app.add_middleware(Shortcut, routes=routes)
     if settings.api_keys:
-        app.add_middleware(Doors, settings=settings, shapes={route.path: route.error_shape for route in routes})
+        app.add_middleware(Auth, settings=settings, formats={route.path: route.error_format for route in routes})
     if settings.cors_origins:
-        add_cors(app, settings.cors_origins)
+        # Cookies are not taken: there are none, a key is shown in a header.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=READABLE,
+            max_age=3600,
+        )
     if tracing is not None:
         app.add_middleware(tracing.middleware)
     app.add_middleware(Observe, state=state)
+    formats = {route.path: route.error_format for route in routes if route.encodes}
+    app.add_middleware(LoadShedding, state=state, formats=formats)
 
 
 def create_metrics_app(state: State) -> FastAPI:

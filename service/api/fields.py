@@ -6,21 +6,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     PlainValidator,
     Strict,
     Tag,
-    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from service.inference.truncation import Combine
-from service.inference.types import Pooling, SplitText, Text, TextPair, TokenIds
+from berth.artifact import Manifest
+from berth.features import Feature
+from berth.text.truncation import Combine
+from berth.types import Pooling, ResolvedFeature, SplitText, Text, TextPair, TokenIds
 
 MAX_INTEGER = 2**53 - 1
 """Beyond it an integer is not the same to every JSON parser (RFC 8259, section 6)."""
@@ -149,7 +149,7 @@ def _string(value: object, index: int) -> str:
 
 def _ids(value: object, place: str = "") -> list[int]:
     # `type() is`: a boolean is an int to isinstance, and no token id
-    if not isinstance(value, list) or not value or not all(type(item) is int for item in value):
+    if not isinstance(value, list) or not value or set(map(type, value)) != {int}:
         raise _failure(f"{place}must be a list of token ids, which are integers, and not empty")
     return value
 
@@ -158,28 +158,13 @@ def _failure(message: str) -> PydanticCustomError:
     return PydanticCustomError("invalid_value", "{message}", {"message": message})
 
 
-def counted(field: str | None = None) -> BeforeValidator:
-    """Stop before an object is made of each of ten million texts; the context is the embedder's `Limits`.
-
-    It is written after the validator that it comes before. `field` is what errors name, if it is not the field itself.
-    """
-
-    def check(value: object, info: ValidationInfo) -> object:
-        if isinstance(value, list) and info.context is not None and not (value and type(value[0]) is int):
-            info.context.check_count(field or info.field_name, len(value))
-        return value
-
-    return BeforeValidator(check)
-
-
-COUNTED = counted()
 TEXT_SCHEMA = WithJsonSchema({"anyOf": [STRING, STRINGS]})
 TEXT_OR_IDS_SCHEMA = WithJsonSchema({"anyOf": [STRING, STRINGS, IDS, {"type": "array", "items": IDS, "minItems": 1}]})
-OpenAIInput = Annotated[Texts, PlainValidator(partial(texts_or_ids_of, "input")), COUNTED, TEXT_OR_IDS_SCHEMA]
-TeiInputs = Annotated[Texts, PlainValidator(partial(texts_or_ids_of, "inputs")), COUNTED, TEXT_OR_IDS_SCHEMA]
-Source = Annotated[Texts, PlainValidator(partial(texts_of, "source")), COUNTED, TEXT_SCHEMA]
-Target = Annotated[Texts, PlainValidator(partial(texts_of, "target")), COUNTED, TEXT_SCHEMA]
-StringInputs = Annotated[Texts, PlainValidator(partial(texts_of, "inputs")), COUNTED, TEXT_SCHEMA]
+OpenAIInput = Annotated[Texts, PlainValidator(partial(texts_or_ids_of, "input")), TEXT_OR_IDS_SCHEMA]
+TeiInputs = Annotated[Texts, PlainValidator(partial(texts_or_ids_of, "inputs")), TEXT_OR_IDS_SCHEMA]
+Source = Annotated[Texts, PlainValidator(partial(texts_of, "source")), TEXT_SCHEMA]
+Target = Annotated[Texts, PlainValidator(partial(texts_of, "target")), TEXT_SCHEMA]
+StringInputs = Annotated[Texts, PlainValidator(partial(texts_of, "inputs")), TEXT_SCHEMA]
 BertAsServiceId = Annotated[
     str | int | None,
     PlainValidator(id_of),
@@ -196,25 +181,21 @@ BertAsServiceId = Annotated[
 BertAsServiceTexts = Annotated[
     list[str | list[str]],
     PlainValidator(texts_or_pieces_of),
-    COUNTED,
     WithJsonSchema({"type": "array", "items": {"anyOf": [STRING, WORDS]}, "minItems": 1}),
 ]
 Inputs = Annotated[
     list[Text],
     PlainValidator(inputs_of),
-    COUNTED,
     WithJsonSchema({"anyOf": [STRING, {"type": "array", "items": {"anyOf": [STRING, PAIR, SPLIT]}, "minItems": 1}]}),
 ]
 TeiIds = Annotated[
     list[list[int]],
     PlainValidator(ids_or_lists_of),
-    COUNTED,
     WithJsonSchema({"anyOf": [IDS, {"type": "array", "items": IDS, "minItems": 1}]}),
 ]
 IdLists = Annotated[
     list[list[int]],
     PlainValidator(id_lists_of),
-    COUNTED,
     WithJsonSchema({"type": "array", "items": IDS, "minItems": 1}),
 ]
 
@@ -280,3 +261,9 @@ class FeatureFields(Native):
         Discriminator(_merge_shape),
     ] = Field("concat", description="how several layers become one")
     exclude_special: Flag = Field(False, description="leave [CLS] and [SEP] out of the pooling, not of the attention")
+
+    def resolve(self, manifest: Manifest, *, place: str = "", normalize: bool = False) -> ResolvedFeature:
+        """Make it what the model is asked for; `place` stands before fields' names in errors, as in `features[0].`."""
+        merge = self.merge.weights if isinstance(self.merge, Weights) else self.merge
+        feature = Feature(self.pooling, self.layers, merge, normalize, self.exclude_special)
+        return feature.resolve(manifest, place)

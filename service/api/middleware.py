@@ -1,4 +1,4 @@
-"""What happens to every request on its way in and out: identity, time, count, log line, and the watch for a hang-up."""
+"""What happens to every request on its way in and out: identity, time, count, log line, and work that nobody awaits."""
 
 import asyncio
 import logging
@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import shut_down, unexpected
+from service.api.exchange import Exchange
 from service.api.state import State
-from service.inference.embedder import Embedded
 from service.logs import Line
 
 DISCONNECTED = 499
@@ -30,7 +30,7 @@ def request_id(given: str) -> str:
 
 
 class Observe:
-    """Outermost: gives each request its id and timing headers, counts it, logs it, and stops work nobody awaits."""
+    """Gives each request its id and timing headers, counts it, logs it, and stops work nobody awaits."""
 
     def __init__(self, app: ASGIApp, state: State) -> None:
         self._app = app
@@ -41,122 +41,106 @@ class Observe:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self._berth)
-        self._berth.inside += 1
+        exchange = Exchange(request_id(Headers(scope=scope).get("x-request-id", "")))
+        scope.setdefault("state", {})["exchange"] = exchange
+        channel = Channel(exchange, receive, send, self._berth)
         with self._berth.metrics.in_flight.track_inprogress():
             try:
-                await self._app(scope, exchange.receive, exchange.send)
+                await self._app(scope, channel.receive, channel.send)
             except asyncio.CancelledError:
                 if not exchange.hung_up and exchange.status is None:
-                    await shut_down(Request(scope))(scope, exchange.receive, exchange.send)
+                    await shut_down(Request(scope))(scope, channel.receive, channel.send)
             except ClientDisconnect:
                 exchange.hung_up = True
             except Exception as error:
                 if exchange.status is not None:
                     raise
-                await unexpected(Request(scope), error)(scope, exchange.receive, exchange.send)
+                await unexpected(Request(scope), error)(scope, channel.receive, channel.send)
             finally:
-                self._berth.inside -= 1
-                exchange.close()
+                channel.close()
         # uvloop writes an answer once the callbacks at hand are done: what is said of it must not hold it up.
-        asyncio.get_running_loop().call_soon(exchange.report)
+        asyncio.get_running_loop().call_soon(self._report, scope, exchange)
+
+    def _report(self, scope: Scope, exchange: Exchange) -> None:
+        """Count the request and log it; never its texts."""
+        seconds = time.perf_counter() - exchange.started
+        route = getattr(scope.get("route"), "path", "unmatched")
+        status = DISCONNECTED if exchange.status is None else exchange.status
+        rejected = "disconnected" if status == DISCONNECTED else exchange.error_code
+        embedded = exchange.embedded if status < 400 else None
+        self._berth.metrics.count_request(route, status, seconds, embedded, rejected)
+        logger.info(_line(scope["method"], route, status, seconds, exchange))
 
 
-class Exchange:
-    """One request and its answer."""
+class Channel:
+    """Passes a request's messages on; listens for the client's leaving once its body is whole."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, state: State) -> None:
-        self.status: int | None = None
-        self.hung_up = False
-        self._scope = scope
+    def __init__(self, exchange: Exchange, receive: Receive, send: Send, state: State) -> None:
+        self._exchange = exchange
         self._receive = receive
         self._send = send
         self._berth = state
-        self._started = time.perf_counter()
-        self._watcher: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
         self._handler = asyncio.current_task()
-        self._id = request_id(Headers(scope=scope).get("x-request-id", ""))
-        scope.setdefault("state", {})
 
     async def receive(self) -> Message:
-        """Pass on the body; once it is whole, begin to watch for the client's leaving."""
+        """Pass on the body; once it is whole, begin to listen for a disconnect."""
         message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body") and self._watcher is None:
-            self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        if message["type"] == "http.request" and not message.get("more_body") and self._listener is None:
+            self._listener = asyncio.get_running_loop().create_task(self._listen())
         return message
 
     async def send(self, message: Message) -> None:
         """Pass on the answer, with the headers that every answer has."""
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self._exchange.status = message["status"]
             self.close()
             message["headers"] = [*message.get("headers", ()), *self._headers()]
         await self._send(message)
 
+    def close(self) -> None:
+        """Stop listening."""
+        if self._listener is not None:
+            self._listener.cancel()
+            self._listener = None  # it refers to this channel, which would be left to the garbage collector
+
     def _headers(self) -> Iterator[tuple[bytes, bytes]]:
-        yield b"x-request-id", self._id.encode()
-        yield b"server-timing", self._server_timing().encode()
-        embedded = self._embedded()
+        embedded = self._exchange.embedded
+        stages = {"total": time.perf_counter() - self._exchange.started}
+        if embedded is not None:
+            timings = embedded.timings
+            stages = {"tokenize": timings.tokenize, "queue": timings.queue, "encode": timings.encode} | stages
+        # As W3C's Server Timing has it, in milliseconds.
+        timing = ", ".join([f"{name};dur={seconds * 1e3:.2f}" for name, seconds in stages.items()])
+        yield b"x-request-id", self._exchange.id.encode()
+        yield b"server-timing", timing.encode()
         if embedded is not None and embedded.truncated:
             yield b"x-truncated-inputs", str(embedded.truncated).encode()
         if self._berth.draining:
             yield b"connection", b"close"
 
-    def close(self) -> None:
-        """Stop watching."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            self._watcher = None  # it refers to this exchange, which would be left to the garbage collector
-
-    def report(self) -> None:
-        """Count the request and log it; never its texts."""
-        seconds = time.perf_counter() - self._started
-        route = getattr(self._scope.get("route"), "path", "unmatched")
-        status = DISCONNECTED if self.status is None else self.status
-        metrics, embedded = self._berth.metrics, self._embedded()
-        metrics.count_request(route, status, seconds)
-        if embedded is not None and status < 400:
-            metrics.count_texts(embedded)
-        if status == DISCONNECTED:
-            metrics.count_rejected("disconnected")
-        elif code := self._scope["state"].get("error_code"):
-            metrics.count_rejected(code)
-        logger.info(self._line(route, status, seconds))
-
-    def _line(self, route: str, status: int, seconds: float) -> Line:
-        """Say what the request was and took, times in milliseconds."""
-        state, embedded = self._scope["state"], self._embedded()
-        line = Line(method=self._scope["method"], route=route, status=status, ms=round(seconds * 1e3, 2), id=self._id)
-        if embedded is not None:
-            timings = embedded.timings
-            line["texts"] = len(embedded.items)
-            line["tokens"] = embedded.tokens
-            line["tokenize_ms"] = round(timings.tokenize * 1e3, 2)
-            line["queue_ms"] = round(timings.queue * 1e3, 2)
-            line["encode_ms"] = round(timings.encode * 1e3, 2)
-        if (code := state.get("error_code")) is not None:
-            line["error"] = code
-        if (holder := state.get("holder")) is not None:
-            line["key"] = holder.label
-        if (trace_id := state.get("trace_id")) is not None:
-            line["trace_id"] = trace_id
-        return line
-
-    def _embedded(self) -> Embedded | None:
-        embedded: Embedded | None = self._scope["state"].get("embedded")
-        return embedded
-
-    def _server_timing(self) -> str:
-        """Spell the stages as W3C's Server Timing does, in milliseconds."""
-        stages = {"total": time.perf_counter() - self._started}
-        if (embedded := self._embedded()) is not None:
-            timings = embedded.timings
-            stages = {"tokenize": timings.tokenize, "queue": timings.queue, "encode": timings.encode} | stages
-        return ", ".join(f"{name};dur={seconds * 1e3:.2f}" for name, seconds in stages.items())
-
-    async def _watch(self) -> None:
+    async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if self._handler is not None:
-            self.hung_up = True
+            self._exchange.hung_up = True
             self._handler.cancel()
+
+
+def _line(method: str, route: str, status: int, seconds: float, exchange: Exchange) -> Line:
+    """Say what a request was and took, times in milliseconds."""
+    line = Line(method=method, route=route, status=status, ms=round(seconds * 1e3, 2), id=exchange.id)
+    if (embedded := exchange.embedded) is not None:
+        timings = embedded.timings
+        line["texts"] = len(embedded.items)
+        line["tokens"] = embedded.tokens
+        line["tokenize_ms"] = round(timings.tokenize * 1e3, 2)
+        line["queue_ms"] = round(timings.queue * 1e3, 2)
+        line["encode_ms"] = round(timings.encode * 1e3, 2)
+    if exchange.error_code is not None:
+        line["error"] = exchange.error_code
+    if exchange.api_key is not None:
+        line["key"] = exchange.api_key.label
+    if exchange.trace_id is not None:
+        line["trace_id"] = exchange.trace_id
+    return line

@@ -13,7 +13,7 @@ import orjson
 from fastapi import Request, Response
 from numpy.typing import NDArray
 
-from service.errors import InvalidInputError
+from berth.errors import InvalidInputError
 
 LARGE_REPLY = 1 << 16
 """Numbers from which a reply is made off the event loop."""
@@ -71,7 +71,7 @@ def _json_response(body: bytes) -> Response:
     return Response(body, media_type=JSON)
 
 
-def accepted(request: Request) -> Media:
+def negotiate(request: Request) -> Media:
     """Say in what form the caller wants vectors; JSON unless it names one of the others."""
     wanted = _wanted(request.headers.get("accept", ""))
     if wanted == ARROW and find_spec("pyarrow") is None:
@@ -114,13 +114,13 @@ def _binary_reply(vectors: Array, media: Media, scales: Sequence[float]) -> Resp
     return Response(_arrow(vectors, scales), headers=headers, media_type=ARROW)
 
 
-def spelled(vector: Array, encoding_format: Literal["float", "base64"]) -> object:
+def encode_vector(vector: Array, encoding_format: Literal["float", "base64"]) -> Any:
     """Spell a vector [width], or rows of them, as numbers or as base64 of its little-endian bytes, as OpenAI does."""
     if encoding_format == "float":
         return vector.astype(np.float32) if vector.dtype == np.float16 else np.ascontiguousarray(vector)
     if vector.ndim == 1:
         return base64.b64encode(_little_endian(vector)).decode("ascii")
-    return [spelled(row, encoding_format) for row in vector]
+    return [encode_vector(row, encoding_format) for row in vector]
 
 
 def _little_endian(vectors: Array) -> bytes:

@@ -1,30 +1,32 @@
-"""How a request comes in: admitted before its body is read, bounded, parsed, and all of it held to a deadline."""
+"""How a JSON request comes in: turned away before its body is read, bounded, parsed, and all of it held to a deadline.
+
+Beyond that its route is FastAPI's own: dependencies, headers, cookies and path parameters work as FastAPI documents.
+"""
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
-from functools import partial
-from inspect import signature
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import Any, get_type_hints
 
 import orjson
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from service.api.doors import holder_of
-from service.api.errors import Shape, invalid_body, openai_shape
+from berth.embedder import Limits
+from berth.errors import DeadlineError, InvalidInputError, MalformedError, TooLargeError
+from service.api.errors import ErrorFormat, openai_format
+from service.api.exchange import Exchange
 from service.api.state import State
-from service.errors import DeadlineError, InvalidInputError, MalformedError, TooLargeError
-from service.inference.embedder import Limits
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 LARGE_BODY = 1 << 18
-"""Bytes from which a body is parsed and validated off the event loop."""
-
-WATCH_TURNS = 3
+"""Bytes from which a body is parsed off the event loop."""
+TEXT_FIELDS = frozenset({"ids", "input", "inputs", "sentences", "source", "target", "texts"})
+"""The fields whose lists are of texts."""
+DISCONNECT_TURNS = 3
 
 TIMEOUT_PARAMETER = {
     "name": TIMEOUT_HEADER,
@@ -38,71 +40,81 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class JsonRoute(APIRoute):
-    """A route that takes a JSON body, bounded in size and time, and whose sender is watched while it is answered."""
+    """A route that takes a JSON body, bounded in size and time; a client that leaves ends the work for it."""
 
-    error_shape: Shape = staticmethod(openai_shape)
-    """The dialect of the route's errors."""
+    error_format: ErrorFormat = staticmethod(openai_format)
+    """The format of the route's errors."""
+    encodes = False
+    """Whether it uses the encoder, so that `LoadShedding` turns its requests away while the queue is full."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """Document the header that every such route has."""
-        super().__init__(*args, **(options | {"openapi_extra": {"parameters": [TIMEOUT_PARAMETER]}}))
-
-    def admit(self, state: State, request: Request) -> None:  # noqa: ARG002  # what encodes asks more of it
-        """Raise what turns a request away before its body is read."""
-        state.loaded()
+        extra = options.get("openapi_extra") or {}
+        others = [each for each in extra.get("parameters", ()) if each != TIMEOUT_PARAMETER]
+        options["openapi_extra"] = extra | {"parameters": [*others, TIMEOUT_PARAMETER]}
+        super().__init__(*args, **options)
 
     def get_route_handler(self) -> Handler:
-        """Read, validate and answer. FastAPI's own handler, which can do much more, takes twice as long for it."""
-        model = TypeAdapter(get_type_hints(self.endpoint, include_extras=True)["body"])
-        wanted = signature(self.endpoint).parameters.keys()
+        """Read and parse the body within the deadline, then have FastAPI validate it and call the endpoint."""
+        answer = super().get_route_handler()
+        body = get_type_hints(self.endpoint, include_extras=True).get("body")
+        fields = TEXT_FIELDS & set(_properties(TypeAdapter(body).json_schema() if body else {}))
 
         async def handle_json(request: Request) -> Response:
             state: State = request.app.state.berth
-            noted = request.scope["state"]
-            noted["error_shape"] = self.error_shape
-            self.admit(state, request)
+            exchange: Exchange = request.state.exchange
+            exchange.error_format = self.error_format
+            self._admit(state, exchange)
             _check_content_type(request)
             seconds = _timeout(request, state.settings.request_timeout)
-            noted["deadline"] = deadline = asyncio.get_running_loop().time() + seconds
+            exchange.deadline = asyncio.get_running_loop().time() + seconds
             awaited = "the body had arrived"
+            state.open += 1
+            state.inside += self.encodes
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(exchange.deadline):
                     content = await _read_body(request, state)
+                    # Where Starlette keeps them, for `body`, `json` and `stream`.
+                    request._body, request._json = content, await _parsed(content, fields, state.limits)
                     awaited = "the answer was ready"
-                    body = await _body_of(model, content, state.loaded().embedder.limits)
-                    arguments = {"body": body, "request": request, "state": state}
-                    response: Response = await self.endpoint(**{name: arguments[name] for name in wanted})
+                    return await answer(request)
             except TimeoutError as error:
                 raise DeadlineError(f"the deadline passed before {awaited}") from error
-            return response
+            finally:
+                state.open -= 1
+                state.inside -= self.encodes
 
         return handle_json
 
+    def _admit(self, state: State, exchange: Exchange) -> None:
+        """Raise, before the body is read, `NotReadyError`, `OverloadedError` or `RateLimitError`."""
+        for model in state.models.values():
+            model.loaded()
+        if not self.encodes:
+            return
+        if (overload := state.overload()) is not None:  # of those whom `LoadShedding` lets pass
+            raise overload
+        if exchange.api_key is not None and exchange.api_key.rate_limit is not None:
+            exchange.api_key.rate_limit.check()
+
 
 class EncoderRoute(JsonRoute):
-    """A route that uses the encoder: it is turned away while the queue is full."""
+    """A route that uses the encoder."""
 
-    def admit(self, state: State, request: Request) -> None:
-        """Raise `NotReadyError`, `OverloadedError` or `RateLimitError`."""
-        others_inside = state.inside - 1
-        overload = state.loaded().runner.overload(state.settings.request_timeout, inside=others_inside)
-        if overload is not None:
-            raise overload
-        if (holder := holder_of(request)) is not None and holder.allowance is not None:
-            holder.allowance.check()
+    encodes = True
 
 
 async def _read_body(request: Request, state: State) -> bytes:
     """Read the body whole; fails as soon as it is known to be too large."""
     limit = state.settings.max_body_bytes
-    announced = request.headers.get("content-length", "0")
+    announced = request.headers.get("content-length", "").lstrip("0") or "0"
     if announced.isdecimal() and int(announced) > limit:
-        raise _body_too_large(limit)
+        raise _too_large(limit)
     body = await _joined(request.receive, limit)
-    # The watch for a hang-up begins with the body's end and needs a few turns of the loop to tell: where there are
-    # others, a client that left with its request already sent must not cost its tokenization.
-    if state.inside > 1:
-        for _ in range(WATCH_TURNS):
+    # The listening for a disconnect begins with the body's end and needs a few turns of the loop to tell: where there
+    # are others, a client that left with its request already sent must not cost its tokenization.
+    if state.open > 1:
+        for _ in range(DISCONNECT_TURNS):
             await asyncio.sleep(0)
     return body
 
@@ -117,26 +129,39 @@ async def _joined(receive: Receive, limit: int) -> bytes:
         pieces.append(message.get("body", b""))
         received += len(pieces[-1])
         if received > limit:
-            raise _body_too_large(limit)
+            raise _too_large(limit)
         more = message.get("more_body", False)
     return b"".join(pieces)
 
 
-async def _body_of(model: TypeAdapter[Any], content: bytes, limits: Limits) -> Any:
-    """Make of a body what its route takes; raises `MalformedError`, and `InvalidInputError` for too many texts."""
-    validated = partial(_validated, model, content, limits)
-    return validated() if len(content) < LARGE_BODY else await asyncio.to_thread(validated)
-
-
-def _validated(model: TypeAdapter[Any], content: bytes, limits: Limits) -> Any:
-    try:
-        parsed = orjson.loads(content)  # strict JSON in UTF-8, without NaN and lone surrogates
+async def _parsed(content: bytes, fields: Collection[str], limits: Limits) -> Any:
+    """Parse a body; raises `MalformedError`, and `InvalidInputError` for more texts than one request may have."""
+    try:  # strict JSON in UTF-8, without NaN and lone surrogates
+        parsed = orjson.loads(content) if len(content) < LARGE_BODY else await asyncio.to_thread(orjson.loads, content)
     except orjson.JSONDecodeError as error:
         raise MalformedError("", f"the body is not valid JSON: {error}") from error
-    try:
-        return model.validate_python(parsed, context=limits)
-    except ValidationError as error:
-        raise invalid_body(error) from None
+    _check_counts(parsed, fields, limits)
+    return parsed
+
+
+def _check_counts(parsed: Any, fields: Collection[str], limits: Limits, place: str = "") -> None:
+    """Raise before an object is made of each of ten million texts or token ids."""
+    for name, value in parsed.items() if isinstance(parsed, dict) else ():
+        if name in fields and isinstance(value, list) and value:
+            if type(value[0]) is not int:
+                limits.check_count(place + name, len(value))
+            elif len(value) > limits.text_chars:
+                raise InvalidInputError(place + name, f"{len(value)} token ids, at most {limits.text_chars}")
+        elif name in fields and not place:
+            _check_counts(value, fields, limits, f"{name}.")
+
+
+def _properties(schema: Any) -> Iterator[str]:
+    """List the names of all properties in a JSON schema."""
+    for value in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        yield from _properties(value)
+    if isinstance(schema, dict):
+        yield from schema.get("properties", ())
 
 
 def _check_content_type(request: Request) -> None:
@@ -161,5 +186,5 @@ def _timeout(request: Request, limit: float) -> float:
     return min(seconds, limit)
 
 
-def _body_too_large(limit: int) -> TooLargeError:
+def _too_large(limit: int) -> TooLargeError:
     return TooLargeError("", f"the body is larger than {limit} bytes")

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from berth.types import Metric
 from service.api.fields import (
     FeatureFields,
     Flag,
@@ -17,7 +18,6 @@ from service.api.fields import (
     Target,
     Truncate,
 )
-from service.inference.types import Metric
 
 SHIP, BOAT, BREAD = "a ship in harbour", "a boat at its berth", "a slice of bread"
 

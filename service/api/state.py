@@ -1,81 +1,54 @@
-"""What the routes share: one object on the application, set by `app.py`, read through `CurrentState`."""
+"""What the routes share: the service and its models, one object on the application, read through `CurrentState`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from service.api.doors import holder_of
-from service.errors import InvalidInputError, ModelNotFoundError, NotReadyError
-from service.inference.artifact import Manifest
-from service.inference.embedder import Embedded, Embedder
-from service.inference.reading import Wish
-from service.inference.runner import Runner
-from service.inference.tokenizer import Tokenizer
-from service.inference.types import Feature, Text
-from service.inference.watch import Watch
+from berth.artifact import Artifact, Manifest
+from berth.batching.worker import ModelLane, Worker
+from berth.embedder import Embedded, Embedder, Limits
+from berth.errors import InvalidInputError, ModelNotFoundError, NotReadyError, OverloadedError
+from berth.features import sentence_feature
+from berth.model import Model
+from berth.text.prepared import EncodeOptions
+from berth.text.prompts import prompted
+from berth.text.truncation import CUTS, truncation_of
+from berth.types import ResolvedFeature, Text
+from service.api.exchange import Exchange
+from service.api.fields import HeadCut, WindowCut
 from service.metrics import Metrics
 from service.settings import Settings
 
 
 @dataclass(slots=True)
 class Engine:
-    """What is there once the model is loaded and its probes agree."""
+    """What is there of a model once it is loaded and its golden vectors agree."""
 
-    tokenizer: Tokenizer
-    encoders: Sequence[Watch]
-    """One, or one a GPU."""
-    runner: Runner
+    model: Model
+    lane: ModelLane
     embedder: Embedder
-    calibrated: bool = False
-    """Whether it was loaded with what is known to be fastest here."""
-
-    @property
-    def stalled(self) -> bool:
-        """Whether an encoder takes far longer than usual."""
-        return any(encoder.stalled for encoder in self.encoders)
-
-    @property
-    def hung(self) -> bool:
-        """Whether an encoder hangs for good."""
-        return any(encoder.hung for encoder in self.encoders)
 
 
 @dataclass(slots=True)
-class State:
-    """The service, from its start to its end."""
+class ServedModel:
+    """A model under its name in the API."""
 
-    settings: Settings
-    manifest: Manifest
-    model_name: str
-    metrics: Metrics
-    encode_feature: Feature
+    name: str
+    artifact: Artifact
+    encode_feature: ResolvedFeature
     """What bert-as-service's route gives."""
     gpus: dict[int, str] = field(default_factory=dict)
-    """Where the model runs, by number, with their names; none on the CPU."""
+    """Where it runs, by number, with their names; none on the CPU."""
     engine: Engine | None = None
-    draining: bool = False
-    inside: int = 0
-    """Requests that came and are not answered yet."""
+    manifest: Manifest = field(init=False)
+    sentence_feature: ResolvedFeature = field(init=False)
 
-    @property
-    def ready(self) -> bool:
-        """Whether new requests should be sent here."""
-        return self.engine is not None and not self.draining and not self.engine.stalled
-
-    def check_ready(self) -> None:
-        """Raise `NotReadyError` where new requests should not be sent here."""
-        engine = self.loaded()
-        if self.draining:
-            raise NotReadyError("the service is shutting down")
-        if engine.stalled:
-            raise NotReadyError("the encoder hangs: a batch takes far longer than usual")
-
-    def check_alive(self) -> None:
-        """Raise `NotReadyError` where a restart alone can help."""
-        if self.engine is not None and self.engine.hung:
-            raise NotReadyError("the encoder hangs for good")
+    def __post_init__(self) -> None:
+        """Take what is asked for with every request out of the artifact."""
+        self.manifest = self.artifact.manifest
+        self.sentence_feature = sentence_feature(self.manifest)
 
     def loaded(self) -> Engine:
         """Give the engine, or raise `NotReadyError`; while draining, requests that still arrive are served."""
@@ -83,35 +56,92 @@ class State:
             raise NotReadyError("the model is being loaded")
         return self.engine
 
-    def check_model(self, name: str | None) -> None:
-        """Raise `ModelNotFoundError` where a request names another model."""
-        if name is not None and name != self.model_name:
-            raise ModelNotFoundError(f"this service has one model, {self.model_name}: name it, or leave `model` out")
+    def check_dimensions(self, dimensions: int | None) -> None:
+        """Raise `InvalidInputError` where a vector is to keep more numbers than it has."""
+        most = self.manifest.hidden_size
+        if dimensions is not None and dimensions > most:
+            raise InvalidInputError("dimensions", f"must be at most {most}, not {dimensions}")
 
-    def prompted(self, texts: Sequence[Text], prompt_name: str | None) -> Sequence[Text]:
-        """Put the named prompt, or the model's default where none is named, before each text; `""` is no prompt.
+    async def embed(
+        self,
+        request: Request,
+        texts: Sequence[Text],
+        features: Sequence[ResolvedFeature],
+        truncate: str | HeadCut | WindowCut = "end",
+        *,
+        prompt_name: str | None = None,
+        table: bool = False,
+        report: bool = False,
+        limited: str | None = None,
+    ) -> Embedded:
+        """Encode texts within the request's deadline, and leave on the request what headers, log and metrics tell.
 
-        Token ids, pairs and split texts stay as they are.
+        Raises what `truncation_of`, `prompted` and `Embedder.embed` raise.
         """
-        name = self.manifest.default_prompt_name if prompt_name is None else prompt_name
-        if not name:
-            return texts
-        if name not in self.manifest.prompts:
-            known = ", ".join(sorted(self.manifest.prompts)) or "none"
-            raise InvalidInputError("prompt_name", f"the model has no such prompt; it has: {known}")
-        if prompt_name is not None and not all(isinstance(text.value, str) for text in texts):
-            raise InvalidInputError("prompt_name", "goes with texts, not with token ids, pairs or split texts")
-        prompt = self.manifest.prompts[name]
-        return [replace(text, prompt=prompt) if isinstance(text.value, str) else text for text in texts]
-
-    async def embed(self, request: Request, texts: Sequence[Text], wish: Wish) -> Embedded:
-        """Encode texts within the request's deadline, and leave on the request what headers, log and metrics tell."""
-        holder = holder_of(request)
-        charge = None if holder is None else holder.charge
-        noted = request.scope["state"]
-        embedded = await self.loaded().embedder.embed(texts, wish, deadline=noted["deadline"], charge=charge)
-        noted["embedded"] = embedded
+        at_most = self.manifest.max_tokens
+        truncation = CUTS[truncate] if isinstance(truncate, str) else truncation_of(truncate.model_dump(), at_most)
+        if prompt_name is not None or self.manifest.default_prompt_name is not None:
+            texts = prompted(self.manifest, texts, prompt_name)
+        exchange: Exchange = request.state.exchange
+        rate_limit = None if exchange.api_key is None else exchange.api_key.rate_limit
+        embedded = await self.loaded().embedder.embed(
+            texts,
+            EncodeOptions(tuple(features), truncation, table, report, limited),
+            deadline=exchange.deadline,
+            charge=None if rate_limit is None else rate_limit.take,
+        )
+        exchange.embedded = embedded
         return embedded
+
+
+@dataclass(slots=True)
+class State:
+    """The service, from its start to its end."""
+
+    settings: Settings
+    metrics: Metrics
+    limits: Limits
+    models: dict[str, ServedModel]  # by their names; at present there is one
+    worker: Worker
+    draining: bool = False
+    hung: bool = False
+    """Whether a batch has run longer than a request may take."""
+    open: int = 0
+    """JSON requests that are not answered yet."""
+    inside: int = 0
+    """Requests for the encoder that were let in and are not answered yet."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests should be sent here."""
+        return not (self.draining or self.hung) and all(model.engine is not None for model in self.models.values())
+
+    def check_ready(self) -> None:
+        """Raise `NotReadyError` where new requests should not be sent here."""
+        for model in self.models.values():
+            model.loaded()
+        if self.draining:
+            raise NotReadyError("the service is shutting down")
+        self.check_alive()
+
+    def check_alive(self) -> None:
+        """Raise `NotReadyError` where a restart alone can help."""
+        if self.hung:
+            raise NotReadyError("the encoder hangs: a batch has run longer than a request may take")
+
+    def overload(self) -> OverloadedError | None:
+        """Say why a request that would use the encoder is to be refused before it is read, if it is."""
+        expected = max(0, self.inside - self.worker.requests)
+        return self.worker.admission.overload(self.settings.request_timeout, expected=expected)
+
+    def model(self, name: str | None = None) -> ServedModel:
+        """Give the model that a request names, or the only one; raises `ModelNotFoundError`."""
+        if name in self.models:
+            return self.models[name]
+        [only] = self.models.values()
+        if name is not None:
+            raise ModelNotFoundError(f"this service has one model, {only.name}: name it, or leave `model` out")
+        return only
 
 
 async def _state(request: Request) -> State:  # async, for FastAPI gives a plain function to a thread

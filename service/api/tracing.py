@@ -10,21 +10,19 @@ import time
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.propagators.textmap import Getter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import __version__
-from service.api.doors import HEALTH, METRICS
-from service.inference.embedder import Embedded
+from berth import __version__
+from berth.embedder import Embedded
+from service.api.auth import HEALTH, METRICS
 
 UNTRACED = HEALTH | {METRICS}
 """What is asked every few seconds and tells nothing."""
-
-Headers = list[tuple[bytes, bytes]]
 
 
 class Tracing:
@@ -60,9 +58,9 @@ class Trace:
             await self._app(scope, receive, send)
             return
         started, started_ns = time.perf_counter(), time.time_ns()
-        context = propagate.extract(scope["headers"], getter=HEADERS)
+        context = propagate.extract(Headers(scope=scope))
         span = self._tracer.start_span(scope["method"], context, SpanKind.SERVER, start_time=started_ns)
-        scope["state"]["trace_id"] = format(span.get_span_context().trace_id, "032x")
+        scope["state"]["exchange"].trace_id = format(span.get_span_context().trace_id, "032x")
 
         async def note(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -74,8 +72,7 @@ class Trace:
         finally:
             if span.is_recording():
                 _describe(span, scope)
-                if (embedded := scope["state"].get("embedded")) is not None:
-                    _describe_texts(span, embedded)
+                if (embedded := scope["state"]["exchange"].embedded) is not None:
                     self._add_stages(span, embedded, started_ns - int(started * 1e9))
             span.end()
 
@@ -91,22 +88,6 @@ class Trace:
             start = end
 
 
-class HeaderGetter(Getter[Headers]):
-    """Reads the headers of a request as its server gives them."""
-
-    def get(self, carrier: Headers, key: str) -> list[str] | None:
-        """Give a header's values."""
-        name = key.lower().encode("latin-1")
-        return [value.decode("latin-1") for each, value in carrier if each == name] or None
-
-    def keys(self, carrier: Headers) -> list[str]:
-        """List the headers' names."""
-        return [name.decode("latin-1") for name, _ in carrier]
-
-
-HEADERS = HeaderGetter()
-
-
 def _note_status(span: Span, status: int) -> None:
     span.set_attribute("http.response.status_code", status)
     if status >= 500:
@@ -119,15 +100,13 @@ def _describe(span: Span, scope: Scope) -> None:
     if route is not None:
         span.update_name(f"{scope['method']} {route}")
         span.set_attribute("http.route", route)
-    state = scope["state"]
-    if (code := state.get("error_code")) is not None:
-        span.set_attribute("error.type", code)
-    if (holder := state.get("holder")) is not None:
-        span.set_attribute("berth.key", holder.label)
-
-
-def _describe_texts(span: Span, embedded: Embedded) -> None:
-    span.set_attribute("berth.texts", len(embedded.items))
-    span.set_attribute("berth.tokens", embedded.tokens)
-    span.set_attribute("berth.truncated_texts", embedded.truncated)
-    span.set_attribute("berth.cached_units", embedded.cached)
+    exchange = scope["state"]["exchange"]
+    if exchange.error_code is not None:
+        span.set_attribute("error.type", exchange.error_code)
+    if exchange.api_key is not None:
+        span.set_attribute("berth.key", exchange.api_key.label)
+    if (embedded := exchange.embedded) is not None:
+        span.set_attribute("berth.texts", len(embedded.items))
+        span.set_attribute("berth.tokens", embedded.tokens)
+        span.set_attribute("berth.truncated_texts", embedded.truncated)
+        span.set_attribute("berth.cached_units", embedded.cached)

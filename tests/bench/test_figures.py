@@ -38,6 +38,10 @@ def test_latencies_are_of_requests_that_ended_inside() -> None:
     assert WINDOW.latencies([Span(8, 10), Span(8, 9.9), Span(15, 19), Span(15, 20)]) == [2, 4]
 
 
+def test_requests_that_were_due_inside_count_however_late_they_ended() -> None:
+    assert WINDOW.due([Span(9.9, 12), Span(10, 12), Span(19, 27), Span(20, 21)]) == [2, 8]
+
+
 @pytest.mark.parametrize(("percent", "value"), [(0, 1), (50, 2.5), (100, 4), (90, 3.7)])
 def test_percentile_interpolates(percent: float, value: float) -> None:
     assert percentile([4, 1, 3, 2], percent) == pytest.approx(value)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,12 +11,18 @@ import pytest
 
 from bench.__main__ import main
 from bench.dialects import DIALECTS
+from bench.model import load_model
+from bench.options import parse
 from bench.overload import arrivals
+from bench.pair import other_checkout
+from bench.path import moves_of, record
 from bench.processes import cores as cores_of_all
 from bench.processes import pin
+from bench.rig import Rig
 from bench.server import berth_command, free_port, running
 from bench.table import cell
 
+ROOT = Path(__file__).parents[2]
 QUICK = ("--seconds", "0.2", "--warmup", "0.1")
 
 
@@ -85,6 +92,7 @@ def test_fairness_is_told_beside_a_peer(
     assert status == 0
     assert [line["server"] for line in lines] == ["berth", peer.base, peer.base, "berth"]
     assert all(float(str(line["batch_ms"])) > 0 for line in lines)
+    assert all(float(str(line["closed_bulk_share"])) > 0 for line in lines)
     assert f"| crowded p99, ÷ berth's | {peer.base} |" in capsys.readouterr().out
 
 
@@ -104,6 +112,51 @@ def test_memory_is_told(tmp_path: Path, tiny_artifact: Path, capsys: pytest.Capt
     assert 10 < float(str(line["anonymous_first_mib"])) < float(str(line["peak_rss_mib"]))
     assert int(str(line["texts"])) > 0
     assert "| anonymous_growth_percent |" in capsys.readouterr().out
+
+
+def test_capacity_is_told(tmp_path: Path, tiny_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, lines = run(tmp_path, tiny_artifact, "capacity", "--threads", "2")
+    assert status == 0
+    assert [(line["encoder"], line["workload"], line["threads"]) for line in lines] == [
+        ("fp32", "bulk", 2),
+        ("fp32", "single", 2),
+        ("int8", "bulk", 2),
+        ("int8", "single", 2),
+    ]
+    for line in lines:
+        assert float(str(line["texts_per_second"])) > 0
+        assert float(str(line["server_cores"])) > 0
+        assert not line["errors"]
+    assert "| fp32    |" in capsys.readouterr().out
+
+
+def test_pair_is_told(tmp_path: Path, tiny_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The other checkout is this one; both serve the artifact that is given."""
+    other = ("--other", str(ROOT), "--other-python", sys.executable)
+    status, lines = run(tmp_path, tiny_artifact, "pair", *other, "--rounds", "2", "--workloads", "w1,w3")
+    assert status == 0
+    assert [(line["workload"], line["round"]) for line in lines] == [("w1", 0), ("w3", 0), ("w1", 1), ("w3", 1)]
+    assert all(line["valid"] and float(str(line["other_rate"])) > 0 for line in lines)
+    assert "| w3       |" in capsys.readouterr().out
+
+
+def test_other_checkout_that_cannot_export_ends_the_pair(tmp_path: Path, tiny_artifact: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    options = parse(["pair", "--other", str(tmp_path), "--other-python", str(python)])
+    with (
+        pytest.raises(SystemExit, match="cannot export"),
+        other_checkout(Rig(load_model(tiny_artifact), options), options),
+    ):
+        pass
+
+
+def test_a_request_goes_from_the_connection_through_the_queue(tiny_artifact: Path) -> None:
+    events = record(tiny_artifact)
+    assert {"service/connection.py", "service/api/routes/embeddings.py", "berth/batching/queue.py"} <= set(events)
+    assert moves_of(events) < len(events)
+    assert all((ROOT / name).is_file() for name in events)
 
 
 def test_arrivals_are_as_many_as_the_rate_says() -> None:

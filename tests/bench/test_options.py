@@ -1,5 +1,7 @@
 """The command line."""
 
+from pathlib import Path
+
 import pytest
 
 from bench.options import parse
@@ -10,6 +12,7 @@ def test_defaults() -> None:
     assert options.command == "run"
     assert options.workloads == ["w1", "w2", "w3", "w4"]
     assert options.rounds == 1
+    assert options.precision == "fp32"
     assert options.flags == []
 
 
@@ -24,6 +27,17 @@ def test_memory_is_given_in_minutes_and_warms_up_for_long() -> None:
     assert (options.seconds, options.warmup) == (120, 60)
     assert parse(["memory", "--warmup", "1"]).warmup == 1
     assert parse(["run"]).warmup == 3
+
+
+def test_a_pair_has_seven_rounds_and_another_folder() -> None:
+    options = parse(["pair", "--other", ".", "--precision", "int8"])
+    assert (options.rounds, options.precision, options.other) == (7, "int8", Path.cwd())
+    assert parse(["pair", "--other", ".", "--rounds", "1"]).rounds == 1
+
+
+def test_threads_to_try_are_counts() -> None:
+    assert parse(["capacity"]).threads == [8, 16, 32, 64]
+    assert parse(["capacity", "--threads", "2,4"]).threads == [2, 4]
 
 
 def test_peers_are_names_and_addresses() -> None:
@@ -41,6 +55,12 @@ def test_peers_are_names_and_addresses() -> None:
         (["--base", "http://x", "--", "--threads", "2"], "--base names one that runs"),
         (["overload", "--peer", "fastapi_ort"], "--peer is for run and fairness"),
         (["memory", "--base", "http://x"], "wants its --pid"),
+        (["pair"], "it wants --other"),
+        (["pair", "--other", "nowhere"], "there is no folder"),
+        (["pair", "--other", ".", "--base", "http://x"], "no --base"),
+        (["capacity", "--base", "http://x"], "takes no --base"),
+        (["capacity", "--threads", "8,0"], "0 is not above 0"),
+        (["--precision", "fp16"], "invalid choice"),
         (["--picture", "nowhere/rates.svg"], "--picture: there is no folder nowhere"),
         (["--out", "nowhere/rates.jsonl"], "--out: there is no folder nowhere"),
         (["sing"], "invalid choice"),

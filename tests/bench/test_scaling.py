@@ -35,7 +35,7 @@ def test_twice_the_rate_at_the_same_cost_is_two() -> None:
 
 
 def test_a_thread_encodes_and_a_wrong_vector_is_seen(model: Model) -> None:
-    batch = model.units(["a text", "of the world"])
+    batch = model.sequences(["a text", "of the world"])
     work = encode(model, cycle([batch]), 0)
     assert work.tokens == sum(map(len, batch))
     assert agrees(model, work, 0.999)

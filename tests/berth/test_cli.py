@@ -1,27 +1,33 @@
 """The `berth` command: where export and service meet."""
 
-import shutil
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import berth.cli
+import berth.models
+import berth.placement
 import service.__main__
-import service.placement
-from berth.cli import artifact_folder, export_to, main
-from model_export.checkpoint import DEFAULT_ID
-from service.inference.artifact import read_artifact
-from service.inference.devices import Driver
-from service.placement import Goal
-from service.settings import DEFAULT_MODEL, Settings
+from berth.artifact import read_artifact
+from berth.backends.cuda.devices import Driver
+from berth.cli import main
+from berth.errors import ExportFailedError
+from berth.placement import ExportTarget
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
 
 
-def settings(model: Path | str, cache: Path) -> Settings:
-    return Settings(model=str(model), cache_dir=cache)
+@pytest.fixture(autouse=True)
+def _sigterm_as_before() -> Iterator[None]:
+    """Give SIGTERM its handler back, for which the command has one of its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -33,8 +39,19 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         calls.append(settings)
         return 0
 
-    monkeypatch.setattr(service.__main__, "serve", serve)
+    monkeypatch.setattr(service.__main__, "serve_artifact", serve)
     monkeypatch.setattr(service.__main__, "start_logging", lambda _: None)
+    return calls
+
+
+Export = tuple[str, Path, ExportTarget]
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[Export]:
+    """Give a list of what would have been exported: the model, its place, and for what."""
+    calls: list[Export] = []
+    monkeypatch.setattr(berth.models, "export", lambda *call: calls.append(call))
     return calls
 
 
@@ -61,81 +78,62 @@ def test_commands_have_help(capsys: pytest.CaptureFixture[str], command: str) ->
     assert "python -m" not in shown
 
 
-def test_artifact_is_served_where_it_is(served: list[Settings], tiny_artifact: Path, tmp_path: Path) -> None:
+def test_artifact_is_served_where_it_is(
+    served: list[Settings], exports: list[Export], tiny_artifact: Path, tmp_path: Path
+) -> None:
     assert main(["serve", "--model", str(tiny_artifact), "--cache-dir", str(tmp_path)]) == 0
     assert [call.model for call in served] == [str(tiny_artifact)]
     assert list(tmp_path.iterdir()) == []
+    assert not exports
 
 
-def test_checkpoint_is_exported_once_and_then_served(
-    served: list[Settings], tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_artifact_is_served_whatever_device_is_asked_for(
+    served: list[Settings], exports: list[Export], tiny_artifact: Path
 ) -> None:
-    runs: list[list[str]] = []
-    start = subprocess.Popen
-
-    def counting(command: list[str], **options: Any) -> Any:
-        runs.append(command)
-        return start(command, **options)
-
-    monkeypatch.setattr(subprocess, "Popen", counting)
-    arguments = ["serve", "--model", str(tiny_checkpoint), "--cache-dir", str(tmp_path), "--max-texts", "5"]
-    assert main(arguments) == 0
-    assert main(arguments) == 0
-    assert len(runs) == 1
-    assert len({call.model for call in served}) == 1
-    assert {call.max_texts for call in served} == {5}
-    assert read_artifact(Path(served[0].model)).manifest.hidden_size == 60
+    """Whether it goes with the artifact is the service's to say: nothing is to be exported."""
+    assert main(["serve", "--model", str(tiny_artifact), "--device", "cuda"]) == 0
+    assert [call.device for call in served] == ["cuda"]
+    assert not exports
 
 
-def test_failed_export_ends_the_command(
+def test_checkpoint_is_exported_and_then_served(served: list[Settings], tiny_checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ["--cache-dir", str(tmp_path), "--device", "cpu", "--max-texts", "5"]
+    assert main(["serve", "--model", str(tiny_checkpoint), *arguments]) == 0
+    [settings] = served
+    assert settings.max_texts == 5
+    assert Path(settings.model).is_relative_to(tmp_path)
+    assert read_artifact(Path(settings.model)).manifest.hidden_size == 60
+
+
+def test_failed_export_ends_the_command_in_one_line(
     served: list[Settings], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert main(["serve", "--model", str(empty), "--cache-dir", str(tmp_path / "cache")]) == 1
+    assert main(["serve", "--model", str(empty), "--cache-dir", str(tmp_path / "cache"), "--device", "cpu"]) == 1
     assert served == []
-    assert "error: " in capfd.readouterr().err
-    assert not list((tmp_path / "cache").rglob("manifest.json"))
-
-
-@pytest.mark.parametrize(("number", "reason"), [(signal.SIGKILL, ", as when memory runs out"), (signal.SIGABRT, "")])
-def test_export_that_is_killed_ends_the_command_with_a_word(
-    served: list[Settings],
-    tiny_checkpoint: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    number: signal.Signals,
-    reason: str,
-) -> None:
-    start = subprocess.Popen
-
-    def killing(command: list[str], **options: Any) -> Any:
-        process = start(command, **options)
-        process.send_signal(number)
-        return process
-
-    monkeypatch.setattr(subprocess, "Popen", killing)
-    assert main(["serve", "--model", str(tiny_checkpoint), "--cache-dir", str(tmp_path)]) == 128 + number
-    assert served == []
-    line = f"berth: the export of {tiny_checkpoint} was ended by signal {number:d}{reason}\n"
+    line = f"berth: {empty}: there is no config.json, so this is not a checkpoint\n"
     assert capfd.readouterr().err == line
 
 
-def test_export_takes_no_code_from_the_folder_it_is_started_in(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_status_is_that_of_the_export(
+    served: list[Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for package in ("service", "model_export"):
-        (tmp_path / package).mkdir()
-        (tmp_path / package / "__init__.py").write_text("raise SystemExit('not the one that was meant')")
-    monkeypatch.chdir(tmp_path)
-    assert export_to(tmp_path / "out", str(tiny_checkpoint), Goal("cpu", "fp32")) == 0
-    read_artifact(tmp_path / "out")
+    def fail(*_: object) -> None:
+        raise ExportFailedError("the export of some/model was ended by signal 9", 137)
+
+    monkeypatch.setattr(berth.models, "export", fail)
+    assert main(["serve", "--model", "some/model", "--cache-dir", str(tmp_path), "--device", "cpu"]) == 137
+    assert served == []
+    assert capsys.readouterr().err == "berth: the export of some/model was ended by signal 9\n"
 
 
-def test_home_of_nobody_is_no_folder(served: list[Settings], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="berth: ~nosuch/x: there is no such folder"):
-        main(["serve", "--model", "~nosuch/x", "--cache-dir", str(tmp_path)])
+def test_home_of_nobody_is_no_folder(
+    served: list[Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--model", "~nosuch/x", "--cache-dir", str(tmp_path)]) == 1
+    assert served == []
+    assert capsys.readouterr().err == "berth: ~nosuch/x: there is no such folder\n"
 
 
 def test_export_command_exports(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -143,92 +141,41 @@ def test_export_command_exports(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert read_artifact(tmp_path / "out").manifest.layers == 3
 
 
-def test_hub_id_has_its_place_in_the_cache(tmp_path: Path) -> None:
-    settings_ = settings("intfloat/e5-small", tmp_path)
-    place = tmp_path / "intfloat" / "e5-small"
-    assert artifact_folder(settings_, Goal("cpu", "fp32")) == place / "cpu-fp32"
-    assert artifact_folder(settings_, Goal("cuda", "fp16")) == place / "cuda-fp16"
+def test_interrupt_ends_the_command(
+    served: list[Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
 
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """Give a folder that looks like a checkpoint from afar."""
-    folder = tmp_path / "tug"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    return folder
-
-
-@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "shard.safetensors", "1_Pooling/config.json"])
-def test_changed_checkpoint_has_another_place(checkpoint: Path, name: str) -> None:
-    goal = Goal("cpu", "fp32")
-    before = artifact_folder(settings(checkpoint, checkpoint.parent / "cache"), goal)
-    assert before == artifact_folder(settings(checkpoint, checkpoint.parent / "cache"), goal)
-    assert before.parent.name.startswith("tug-")
-    (checkpoint / name).parent.mkdir(exist_ok=True)
-    (checkpoint / name).write_text('{"a": 1}')
-    assert artifact_folder(settings(checkpoint, checkpoint.parent / "cache"), goal) != before
-
-
-def test_what_no_export_reads_changes_no_place(checkpoint: Path, tiny_artifact: Path) -> None:
-    cache, goal = checkpoint / "cache", Goal("cpu", "fp32")
-    before = artifact_folder(settings(checkpoint, cache), goal)
-    (checkpoint / "README.md").touch()
-    (checkpoint / "model.safetensors").symlink_to("nowhere")
-    (checkpoint / ".git").mkdir()
-    (checkpoint / ".git" / "config.json").touch()
-    (cache / "calibration.json").parent.mkdir()
-    (cache / "calibration.json").touch()
-    shutil.copytree(tiny_artifact, before)
-    assert artifact_folder(settings(checkpoint, cache), goal) == before
-
-
-def test_model_that_is_served_by_default_is_the_one_of_the_wheel() -> None:
-    """Neither side may import the other's name of it."""
-    assert DEFAULT_MODEL == DEFAULT_ID
-
-
-def test_module_is_the_command() -> None:
-    result = subprocess.run([sys.executable, "-m", "berth", "--help"], capture_output=True, text=True, check=True)
-    assert "usage: berth COMMAND" in result.stdout
-
-
-@pytest.fixture
-def exports(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str, Goal]]:
-    """Give a list of what would have been exported: the place, the model, and for what."""
-    calls: list[tuple[Path, str, Goal]] = []
-
-    def export_to(*call: Any) -> int:
-        calls.append(call)
-        return 0
-
-    monkeypatch.setattr(berth.cli, "export_to", export_to)
-    return calls
+    monkeypatch.setattr(berth.models, "export", interrupted)
+    assert main(["serve", "--model", "some/model", "--cache-dir", str(tmp_path), "--device", "cpu"]) == 130
+    assert (served, capsys.readouterr().err) == ([], "")
 
 
 @pytest.mark.parametrize(
-    ("flags", "goal"),
+    ("flags", "export_target"),
     [
-        ([], Goal("cuda", "fp16")),
-        (["--device", "cuda:1"], Goal("cuda", "fp16")),
-        (["--device", "cuda", "--precision", "fp32"], Goal("cuda", "fp32")),
-        (["--device", "cpu"], Goal("cpu", "fp32")),
-        (["--precision", "int8"], Goal("cpu", "int8")),
+        ([], ExportTarget("cuda", "fp16")),
+        (["--device", "cuda:1"], ExportTarget("cuda", "fp16")),
+        (["--device", "cuda", "--precision", "fp32"], ExportTarget("cuda", "fp32")),
+        (["--device", "cpu"], ExportTarget("cpu", "fp32")),
+        (["--precision", "int8"], ExportTarget("cpu", "int8")),
     ],
     ids=str,
 )
 def test_export_is_for_the_device(
     served: list[Settings],
-    exports: list[tuple[Path, str, Goal]],
+    exports: list[Export],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     flags: list[str],
-    goal: Goal,
+    export_target: ExportTarget,
 ) -> None:
-    monkeypatch.setattr(service.placement, "require_gpus", lambda _: Driver((13, 0), ("NVIDIA H200",) * 2))
+    monkeypatch.setattr(berth.placement, "require_gpus", lambda _: Driver((13, 0), ("NVIDIA H200",) * 2))
     assert main(["serve", "--model", "some/model", "--cache-dir", str(tmp_path), *flags]) == 0
-    assert exports == [(tmp_path / "some" / "model" / f"{goal.target}-{goal.precision}", "some/model", goal)]
-    assert [call.model for call in served] == [str(exports[0][0])]
+    place = tmp_path / "some" / "model" / f"{export_target.target}-{export_target.precision}"
+    assert exports == [("some/model", place, export_target)]
+    assert [call.model for call in served] == [str(place)]
 
 
 @pytest.mark.parametrize(
@@ -238,9 +185,9 @@ def test_export_is_for_the_device(
         (["--device", "cpu", "--precision", "fp16"], "fp16 is for a GPU"),
     ],
 )
-def test_impossible_wish_ends_before_the_export(
+def test_impossible_device_ends_before_the_export(
     served: list[Settings],
-    exports: list[tuple[Path, str, Goal]],
+    exports: list[Export],
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     flags: list[str],
@@ -250,3 +197,63 @@ def test_impossible_wish_ends_before_the_export(
     assert (served, exports) == ([], [])
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Give a function that runs a new Python with arguments, in an empty folder."""
+
+    def python(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+
+    return python
+
+
+def test_module_is_the_command(run: Run) -> None:
+    result = run("-m", "berth", "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "usage: berth COMMAND" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["serve", "export"])
+def test_commands_take_no_code_from_the_folder_they_are_started_in(run: Run, tmp_path: Path, command: str) -> None:
+    for package in ("service", "model_export"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('not the one that was meant')")
+    result = run("-m", "berth", command, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"usage: berth {command}" in result.stdout
+
+
+def without(package: str, *arguments: str) -> str:
+    """Write a program that runs the command where a package is not installed."""
+    return f"import sys; sys.modules[{package!r}] = None; from berth.cli import main; sys.exit(main({arguments!r}))"
+
+
+@pytest.mark.parametrize("package", ["pydantic_settings", "fastapi", "uvicorn", "onnxruntime"])
+def test_package_that_serving_lacks_is_one_line_with_the_cure(run: Run, tiny_artifact: Path, package: str) -> None:
+    result = run("-c", without(package, "serve", "--model", str(tiny_artifact), "--device", "cpu"))
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"berth: {package} is not installed; pip install 'berth-embeddings[cpu]' brings all that this needs, "
+        "or '.[cpu]' in Berth's own folder\n"
+    )
+
+
+@pytest.mark.parametrize("package", ["onnx", "tokenizers"])
+def test_package_that_the_export_lacks_is_one_line_with_the_cure(run: Run, package: str) -> None:
+    result = run("-c", without(package, "export", "checkpoint", "out"))
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"berth: {package} is not installed; pip install 'berth-embeddings[cpu]'")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_part_of_berth_that_lacks_is_no_missing_package(run: Run) -> None:
+    result = run("-c", without("service.settings", "serve"))
+    assert "Traceback" in result.stderr
+    assert "is not installed" not in result.stderr

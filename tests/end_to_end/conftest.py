@@ -16,15 +16,18 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
-from transformers import AutoTokenizer, BertModel
 
-START_BOUND = 30.0
-STOP_BOUND = 30.0
+from tests.conftest import VOCABULARY
+
+START_BOUND = 60.0
+STOP_BOUND = 60.0
 SILENCE_BOUND = 1.0
 """Seconds to wait for a log's end where others go on sending."""
+FAULTS = Path(__file__).parents[1] / "faults" / "site"
+RAISING, SPOILT, HANGING = "!", "?", "hello"
+"""Words at which the encoder of a faulty service fails: it raises, gives NaN, or does not come back."""
 Condition = Callable[[], bool]
 Floats = NDArray[np.float64]
 
@@ -93,6 +96,10 @@ class Service:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and give the exit status."""
         self.process.send_signal(number)
+        return self.end()
+
+    def end(self) -> int:
+        """Wait until it ends by itself, and give the exit status."""
         return self.process.wait(STOP_BOUND)
 
 
@@ -165,6 +172,32 @@ def start(launch: Launch) -> Start:
     return _starter(launch)
 
 
+@dataclass(frozen=True, slots=True)
+class Faulty:
+    """How to start a service whose encoder fails where it is told to, and how to let it go on."""
+
+    start: Start
+    release: Path
+    """Once it exists, nothing hangs any more."""
+    clock: Path
+    """Seconds by which its wall clock is to be wrong."""
+
+
+@pytest.fixture
+def faulty(start: Start, tiny_artifact: Path, tmp_path: Path) -> Iterator[Faulty]:
+    """Give a way to start the tiny model over a faulty ONNX Runtime: tests/faults/site."""
+    release, clock = tmp_path / "release", tmp_path / "clock"
+    clock.write_text("0")
+    variables = {
+        "PYTHONPATH": os.pathsep.join([str(FAULTS), str(Path.cwd())]),
+        "FAULT_TOKENS": ",".join(str(VOCABULARY.index(word)) for word in (RAISING, SPOILT, HANGING)),
+        "FAULT_RELEASE": str(release),
+        "FAULT_CLOCK": str(clock),
+    }
+    yield Faulty(lambda *flags: start(tiny_artifact, *flags, **variables), release, clock)
+    release.touch()
+
+
 @pytest.fixture(scope="module")
 def start_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Give the same for a service that the tests of a file share."""
@@ -205,6 +238,8 @@ class Torch:
         types = type_ids or [0] * len(ids)
         key = (*ids, *types)
         if key not in self._known:
+            import torch  # noqa: PLC0415  # only tests that compare with it pay for it
+
             with torch.no_grad():
                 inputs = {"input_ids": torch.tensor([ids]), "token_type_ids": torch.tensor([types])}
                 result = self.model(**inputs, output_hidden_states=True)
@@ -234,6 +269,9 @@ class Twin:
 
 
 def _torch(folder: Path) -> Torch:
+    import torch  # noqa: PLC0415  # as above
+    from transformers import AutoTokenizer, BertModel  # noqa: PLC0415
+
     model = BertModel.from_pretrained(folder, dtype=torch.float64).eval()
     return Torch(AutoTokenizer.from_pretrained(folder), model)
 

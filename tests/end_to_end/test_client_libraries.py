@@ -23,7 +23,8 @@ from llama_index.embeddings.text_embeddings_inference import (  # type: ignore[i
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, BertModel
 
-from model_export.checkpoint import DEFAULT_ID, find_checkpoint
+from berth.models import DEFAULT_MODEL
+from model_export.checkpoint import find_checkpoint
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Service, Start
@@ -114,7 +115,7 @@ def langchain(service: "Service") -> Iterator[MakeEmbeddings]:
     made: list[OpenAIEmbeddings] = []
 
     def make(**options: Any) -> OpenAIEmbeddings:
-        where: dict[str, Any] = {"base_url": f"{service.url}/v1", "api_key": "unused", "model": DEFAULT_ID}
+        where: dict[str, Any] = {"base_url": f"{service.url}/v1", "api_key": "unused", "model": DEFAULT_MODEL}
         made.append(OpenAIEmbeddings(**where, max_retries=0, **options))
         return made[-1]
 
@@ -153,7 +154,7 @@ def test_langchains_default_is_told_its_cure(langchain: MakeEmbeddings, monkeypa
 
 def test_langchains_hugging_face_class(service: "Service", expected: Floats) -> None:
     """Since 1.2.1 it refuses a URL as `model`, so the clients that it makes are put in its place."""
-    embeddings = HuggingFaceEndpointEmbeddings(model=DEFAULT_ID, huggingfacehub_api_token="unused")
+    embeddings = HuggingFaceEndpointEmbeddings(model=DEFAULT_MODEL, huggingfacehub_api_token="unused")
     embeddings.client = InferenceClient(service.url)
     near(embeddings.embed_documents(TEXTS), expected)
     near(embeddings.embed_query(SHIP), expected[0])
@@ -170,7 +171,7 @@ def test_langchains_hugging_face_class(service: "Service", expected: Floats) -> 
 
 
 def test_llama_indexs_tei_class(service: "Service", expected: Floats) -> None:
-    embedding = TextEmbeddingsInference(base_url=service.url, model_name=DEFAULT_ID, embed_batch_size=2)
+    embedding = TextEmbeddingsInference(base_url=service.url, model_name=DEFAULT_MODEL, embed_batch_size=2)
     near(embedding.get_text_embedding_batch(TEXTS), expected)
     near(embedding.get_text_embedding(SHIP), expected[0])
     near(embedding.get_query_embedding(SHIP), expected[0])
@@ -179,7 +180,7 @@ def test_llama_indexs_tei_class(service: "Service", expected: Floats) -> None:
 
 def test_llama_indexs_openai_class(service: "Service", expected: Floats) -> None:
     embedding = OpenAIEmbedding(
-        model_name=DEFAULT_ID, api_base=f"{service.url}/v1", api_key="unused", max_retries=0, embed_batch_size=2
+        model_name=DEFAULT_MODEL, api_base=f"{service.url}/v1", api_key="unused", max_retries=0, embed_batch_size=2
     )
     near(embedding.get_text_embedding_batch(TEXTS), expected)
     near(embedding.get_query_embedding(SHIP), expected[0])
@@ -197,7 +198,7 @@ def test_llama_indexs_openai_class(service: "Service", expected: Floats) -> None
 
 def last_block_but_one(texts: list[Any], strategy: str) -> Floats:
     """Compute bert-as-service's vectors, text by text and so without padding."""
-    folder = find_checkpoint(DEFAULT_ID).folder
+    folder = find_checkpoint(DEFAULT_MODEL).folder
     tokenizer, model = AutoTokenizer.from_pretrained(folder), BertModel.from_pretrained(folder).eval()
     rows = []
     for text in texts:
@@ -239,6 +240,6 @@ def test_bert_as_services_start_options_are_settings(start: "Start", minilm: Any
 
 def test_a_layer_that_the_model_has_not_ends_the_start_with_a_line(launch: "Start", minilm: Any) -> None:
     service = launch(minilm, "--encode-layers", "9")
-    assert service.process.wait(30) == 1
+    assert service.end() == 1
     assert "encode_layers[0]: layer 9 is not there: 0 to 6, or -7 to -1" in service.log
     assert "Traceback" not in service.log

@@ -1,4 +1,4 @@
-"""What connections go through: an upgrade that is offered, an answer before its body, a shutdown with many waiting."""
+"""What connections go through: an upgrade that is offered, an answer before its body, a shutdown while many wait."""
 
 import json
 import re
@@ -127,13 +127,16 @@ def test_answer_before_the_body_leaves_the_connection_open(start: "Start", tiny_
         assert answer(connection)[0] == 200
 
 
-def test_shutdown_of_all_workers_takes_in_what_waits(start: "Start", tiny_artifact: Path) -> None:
-    service = start(tiny_artifact, "--workers", "2", "--shutdown-grace", "5")  # in which all have to connect
+def test_shutdown_takes_in_what_waits(start: "Start", tiny_artifact: Path) -> None:
+    """Connections that wait to be accepted when the signal comes, their requests sent: the process is stopped then."""
+    service = start(tiny_artifact)
     with ExitStack() as stack:
-        service.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGSTOP)
         connections = []
         for _ in range(CONNECTIONS):
             connections.append(stack.enter_context(connect(service)))
             connections[-1].sendall(b"GET /v1/models HTTP/1.1\r\nHost: berth\r\n\r\n")
+        service.process.send_signal(signal.SIGINT)
+        service.process.send_signal(signal.SIGCONT)
         assert [answer(connection)[0] for connection in connections] == [200] * CONNECTIONS
-    assert service.process.wait(30) == 0
+    assert service.end() == 0

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from tests.end_to_end.conftest import HANGING
+
 if TYPE_CHECKING:
-    from tests.end_to_end.conftest import Service, Start
+    from tests.end_to_end.conftest import Faulty, Service, Start
 
 EMBEDDINGS = "/v1/embeddings"
 FEATURES = "/v1/features"
@@ -19,6 +21,8 @@ DETOKENIZE = "/v1/detokenize"
 POSTS = [EMBEDDINGS, FEATURES, SIMILARITY, TOKENIZE, DETOKENIZE]
 JSON = {"content-type": "application/json"}
 DEEP = "[" * 50_000 + "]" * 50_000
+BOUND = 60.0
+"""Seconds to wait for an answer."""
 
 
 @pytest.fixture(autouse=True)
@@ -307,15 +311,50 @@ def test_length_that_is_none_is_refused(service: "Service", length: str) -> None
     assert raw(service, f"{request}\r\n\r\n{{}}".encode()).split()[1] in {b"400", b"413"}
 
 
-@pytest.mark.parametrize("sent", [b"GET", b"\x16\x03\x01\x02\x00", b"\0" * 100, b"GET / HTTP/1.1\r\nno colon\r\n\r\n"])
-def test_what_is_no_http_disturbs_nobody(service: "Service", sent: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", service.port), 10) as connection:
+@pytest.mark.parametrize("sent", [b"GET", b"G", b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Le"], ids=repr)
+def test_half_a_head_has_no_answer(service: "Service", sent: bytes) -> None:
+    """It is waited for until its sender is done, and then the connection is closed."""
+    assert exchange(service, sent) == b""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00",
+        b"\0" * 100,
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"POST /v1/embeddings HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        b"POST /v1/embeddings HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    ],
+    ids=lambda sent: repr(sent)[:40],
+)
+def test_what_is_no_http_is_told_so_and_the_connection_closed(service: "Service", sent: bytes) -> None:
+    answer = exchange(service, sent)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in head
+    assert json.loads(body)["error"]["code"] == "invalid_http"
+
+
+def exchange(service: "Service", sent: bytes) -> bytes:
+    """Send bytes and nothing more; gives all that comes until the service closes the connection."""
+    with socket.create_connection(("127.0.0.1", service.port), BOUND) as connection:
         connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        return received(connection)
+
+
+def received(connection: socket.socket) -> bytes:
+    """Read until the service closes the connection."""
+    answer = b""
+    while more := connection.recv(65536):
+        answer += more
+    return answer
 
 
 def raw(service: "Service", sent: bytes) -> bytes:
     """Send bytes; gives the answer's head and body as far as they come at once."""
-    with socket.create_connection(("127.0.0.1", service.port), 20) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), BOUND) as connection:
         connection.sendall(sent)
         answer = connection.recv(65536)
         while b"\r\n\r\n" not in answer or not answer.partition(b"\r\n\r\n")[2]:
@@ -324,11 +363,6 @@ def raw(service: "Service", sent: bytes) -> bytes:
                 break
             answer += more
         return answer
-
-
-def hang_up(service: "Service", sent: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", service.port), 10) as connection:
-        connection.sendall(sent)
 
 
 def post(body: bytes, length: int | None = None) -> bytes:
@@ -341,25 +375,28 @@ def disconnected(service: "Service") -> float:
     return service.metric("berth_requests_total", route=EMBEDDINGS, status="499")
 
 
-def test_half_a_body_then_silence_is_counted_as_left(service: "Service") -> None:
+def test_half_a_body_and_then_the_end_is_counted_as_left(service: "Service") -> None:
     before = disconnected(service)
-    hang_up(service, post(b'{"input": "a', 1000))
-    service.until(lambda: disconnected(service) == before + 1, 15)
+    assert exchange(service, post(b'{"input": "a', 1000)) == b""
+    service.until(lambda: disconnected(service) == before + 1)
     assert service.metric("berth_requests_in_flight") == 1  # the reading of the metrics itself
 
 
-def test_client_that_leaves_frees_its_units(service: "Service") -> None:
-    before = disconnected(service)
-    rejected = service.metric("berth_rejected_requests_total", reason="disconnected")
-    body = json.dumps({"input": [f"{number} " + "tide " * 250 for number in range(600)]}).encode()
-    with socket.create_connection(("127.0.0.1", service.port), 10) as connection:
+def test_client_that_leaves_frees_its_sequences(faulty: "Faulty") -> None:
+    """It is bulk, of which a batch hangs and the rest waits."""
+    service = faulty.start("--threads", "1")
+    body = json.dumps({"input": [f"{number} " + f"{HANGING} " * 38 for number in range(600)]}).encode()
+    with socket.create_connection(("127.0.0.1", service.port), BOUND) as connection:
         connection.sendall(post(body))
-        service.until(lambda: service.metric("berth_queue_units") > 300)
-        assert service.metric("berth_queue_tokens") > 50_000
-    service.until(lambda: disconnected(service) == before + 1, 15)
+        service.until(lambda: service.metric("berth_queue_units") > 500)
+        assert service.metric("berth_queue_tokens") > 20_000
+    service.until(lambda: disconnected(service) == 1)
     assert service.metric("berth_queue_units") == 0
     assert service.metric("berth_queue_tokens") == 0
-    assert service.metric("berth_rejected_requests_total", reason="disconnected") == rejected + 1
+    assert service.metric("berth_rejected_requests_total", reason="disconnected") == 1
+    faulty.release.touch()
+    with service.client() as http:
+        assert http.post(EMBEDDINGS, json={"input": "next"}).status_code == 200
 
 
 def test_slow_body_meets_its_deadline(start: "Start", tiny_artifact: str) -> None:

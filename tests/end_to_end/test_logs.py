@@ -1,9 +1,7 @@
 """What the log of a running service says, in text and in JSON, and that no text of a request is ever in it."""
 
 import json
-import os
 import re
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +53,8 @@ def speak(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("format_", ["text", "json"])
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_no_text_is_ever_in_the_log(start: "Start", tiny_artifact: Path, format_: str, workers: str) -> None:
-    service = start(tiny_artifact, "--workers", workers, BERTH_LOG_FORMAT=format_, BERTH_API_KEYS=f"alice: {KEY}")
+def test_no_text_is_ever_in_the_log(start: "Start", tiny_artifact: Path, format_: str) -> None:
+    service = start(tiny_artifact, BERTH_LOG_FORMAT=format_, BERTH_API_KEYS=f"alice: {KEY}")
     with httpx.Client(base_url=service.url, trust_env=False, headers={"Authorization": f"Bearer {KEY}"}) as http:
         speak(http)
     assert service.stop() == 0
@@ -99,24 +96,9 @@ def test_request_is_one_object(start: "Start", tiny_artifact: Path) -> None:
     assert "BERTH_TYPO" in warning["message"]
 
 
-def test_workers_and_their_supervisor_write_objects(start: "Start", tiny_artifact: Path) -> None:
-    service = start(tiny_artifact, "--workers", "2", "--log-format", "json", "--shutdown-grace", "0.2")
-    service.until(lambda: service.metric("berth_ready") == 2)
-    ready = {line["process"] for line in objects(service) if line["message"].startswith("ready:")}
-    assert len(ready) == 2
-    assert service.process.pid not in ready
-    killed = ready.pop()
-    os.kill(killed, signal.SIGKILL)
-    service.until(lambda: f"worker {killed} ended with signal 9" in service.written)
-    assert service.stop() == 0
-    [told] = [line for line in objects(service) if "signal 9" in line["message"]]
-    assert (told["level"], told["process"]) == ("error", service.process.pid)
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_start_that_fails_is_one_object(launch: "Launch", tmp_path: Path, workers: str) -> None:
-    service = launch(tmp_path / "nowhere", "--log-format", "json", "--workers", workers)
-    assert service.process.wait(20) == 1
+def test_start_that_fails_is_one_object(launch: "Launch", tmp_path: Path) -> None:
+    service = launch(tmp_path / "nowhere", "--log-format", "json")
+    assert service.end() == 1
     [line] = objects(service)
     assert line["level"] == "critical"
     assert "is not an artifact" in line["message"]

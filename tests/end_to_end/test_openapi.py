@@ -85,8 +85,8 @@ def test_every_example_works(http: httpx.Client, document: Document, path: str) 
 
 
 def test_the_page_at_the_root_shows_both_of_its_requests(document: Document) -> None:
-    shapes = [type(example["inputs"]) for example in examples(document, document["paths"]["/"]["post"])]
-    assert {list, dict} <= set(shapes)
+    formats = [type(example["inputs"]) for example in examples(document, document["paths"]["/"]["post"])]
+    assert {list, dict} <= set(formats)
 
 
 def test_no_answer_is_promised_that_is_never_given(document: Document) -> None:

@@ -10,7 +10,7 @@ import pytest
 from model_export.export import export
 
 if TYPE_CHECKING:
-    from tests.end_to_end.conftest import Start, Twin
+    from tests.end_to_end.conftest import Service, Start
 
 TEXT, VALUE = "invalid_request", "invalid_value"
 ALL = [0, 1, 2, 3, 4, 5, 6]
@@ -171,9 +171,10 @@ def test_weights_are_numbers(http: httpx.Client, weights: list[Any]) -> None:
     assert param == "features[0].merge.weights[0]"
 
 
-def test_weights_beyond_float32_are_the_callers_mistake(tiny: "Twin") -> None:
+def test_weights_beyond_float32_are_the_callers_mistake(tiny_service: "Service") -> None:
     feature = {"layers": [1, 2], "merge": {"weights": [3e38, 3e38]}}
-    answer = tiny.http.post("/v1/features", json={"inputs": ["a"], "features": [feature]})
+    with tiny_service.client() as http:
+        answer = http.post("/v1/features", json={"inputs": ["a"], "features": [feature]})
     assert answer.status_code == 400
 
 

@@ -1,4 +1,4 @@
-"""Restarts under load, one replica or worker after the other: no request fails, and every vector is the right one.
+"""Restarts under load, one replica after the other: no request fails, and every vector is the right one.
 
 `make rolling` is the long form. The load is a closed loop of kept-alive connections that never tries again by itself.
 """
@@ -9,7 +9,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -147,9 +146,11 @@ def nginx(ports: list[int], tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "nginx"
     folder.mkdir()
     config = NGINX_CONF.read_text(encoding="utf-8")
-    for name, port in zip(("listen 80;", "berth-1:8080", "berth-2:8080"), ports, strict=True):
+    outside, *replicas = ports
+    servers = "".join(f"server 127.0.0.1:{port} max_fails=0;" for port in replicas)
+    for name, ours in (("listen 80;", f"listen 127.0.0.1:{outside};"), ("server berth:8080 max_fails=0;", servers)):
         assert config.count(name) == 1
-        config = config.replace(name, f"listen 127.0.0.1:{port};" if name.startswith("listen") else f"127.0.0.1:{port}")
+        config = config.replace(name, ours)
     (folder / "berth.conf").write_text(config, encoding="utf-8")
     user = "user root;" if os.geteuid() == 0 else ""  # else its workers, as nobody, could not enter the tests' folder
     (folder / "nginx.conf").write_text(MAIN_CONF.format(user=user), encoding="utf-8")
@@ -212,36 +213,3 @@ def test_replicas_behind_nginx(
     assert load.failures == []
     assert load.answered >= REQUESTS
     assert len(tries) >= load.answered
-
-
-@pytest.mark.timeout(1200)
-def test_workers_of_one_service(start: "Start", minilm: Path, vectors: NDArray[np.float64]) -> None:
-    """No balancer in between: the other worker takes the connections that this one asks its clients to give up."""
-    service = start(minilm, "--workers", "2", *FLAGS)
-    service.until(lambda: len(_workers(service)) == 2)
-    load = Load(service.url, vectors)
-    told: list[int] = []
-
-    def roll() -> None:
-        while load.answered < REQUESTS or len(told) < 2:
-            [oldest, other] = _workers(service)
-            told.append(oldest)
-            os.kill(oldest, signal.SIGTERM)
-            service.until(lambda: f"worker {told[-1]} ended with status 0" in service.written)
-            service.until(lambda: len(_workers(service)) == 2)
-            assert other in _workers(service)
-            load.wait_for(10 * CLIENTS)
-
-    load.during(roll)
-    print(f"{load.answered} answers, {len(load.failures)} failures, {len(told)} restarts")
-    assert load.failures == []
-    assert load.answered >= REQUESTS
-    assert "Traceback" not in service.log
-    assert service.stop() == 0
-
-
-def _workers(service: "Service") -> list[int]:
-    """List the workers that are ready, the oldest first, those that have ended left out."""
-    started = [int(number) for number in re.findall(r"berth\[(\d+)\]: ready:", service.log)]
-    ended = [int(number) for number in re.findall(r"worker (\d+) ended", service.log)]
-    return [number for number in started if number not in ended]

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.end_to_end.conftest import HANGING
+
 if TYPE_CHECKING:
-    from tests.end_to_end.conftest import Service, Start
+    from tests.end_to_end.conftest import Faulty, Service, Start
 
 LINE = b"POST /v1/embeddings HTTP/1.1\r\n"
 HEAD = LINE + b"Host: x\r\nContent-Type: application/json\r\n"
@@ -264,20 +266,21 @@ def test_answer_that_nobody_takes_is_dropped(start: "Start", tiny_artifact: Path
     assert len(answer) < int(announced[1]), "what was not taken is gone"
 
 
-def test_slow_answer_is_not_a_slow_client(start: "Start", minilm: Path) -> None:
+def test_slow_answer_is_not_a_slow_client(faulty: "Faulty") -> None:
     """A request that takes longer than all these limits is served, and so is the one sent behind it."""
-    service = start(minilm, "--header-timeout", "0.2", "--idle-timeout", "0.2", "--threads", "1")
-    texts = [f"{number} " + "tide " * 200 for number in range(150)]
-    body = json.dumps({"input": texts, "encoding_format": "base64"}).encode()
+    service = faulty.start("--header-timeout", "0.2", "--idle-timeout", "0.2")
+    body = json.dumps({"input": HANGING}).encode()
     one = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
     last = HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     with connected(service) as connection:
-        connection.settimeout(100)
         connection.sendall(one + last)
+        service.until(lambda: service.metric("berth_requests_in_flight") == 2)
+        time.sleep(2)  # the service looks for late clients twice a second
+        faulty.release.touch()
         answer = all_of(connection)
     assert answer.count(b"HTTP/1.1 200 ") == 2
     assert answer.endswith(b"}")
-    [*_, seconds] = re.findall(r"/v1/embeddings 200 ms=(\d+)", service.log)
+    [seconds, _] = re.findall(r"/v1/embeddings 200 ms=(\d+)", service.log)
     assert int(seconds) > 400, "else this test shows nothing"
 
 
@@ -290,13 +293,14 @@ def test_what_is_no_http_is_told_so_in_json(service: "Service", sent: bytes) -> 
     assert b"<script>" not in answer
 
 
-def test_what_is_no_http_behind_a_request_disturbs_no_answer(start: "Start", minilm: Path) -> None:
+def test_what_is_no_http_behind_a_request_disturbs_no_answer(faulty: "Faulty") -> None:
     """An error written now would be read as the answer to the request before it."""
-    service = start(minilm, "--threads", "1")
-    body = json.dumps({"input": [f"{number} " + "tide " * 200 for number in range(50)]}).encode()
+    service = faulty.start()
+    body = json.dumps({"input": HANGING}).encode()
     with connected(service) as connection:
         connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        service.until(lambda: service.metric("berth_queue_units") > 0)
+        service.until(lambda: service.metric("berth_requests_in_flight") == 2)
         connection.sendall(b"no http at all\r\n\r\n")
         assert all_of(connection) == b""
+    faulty.release.touch()
     answers(service)

@@ -70,16 +70,13 @@ def attributes(item: Any) -> dict[str, Any]:
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in item.attributes}
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
 def test_request_and_its_stages_are_spans_of_the_callers_trace(
-    start: "Start", tiny_artifact: Path, receiver: Receiver, workers: str
+    start: "Start", tiny_artifact: Path, receiver: Receiver
 ) -> None:
     service = start(
         tiny_artifact,
         "--tracing",
         "otlp",
-        "--workers",
-        workers,
         "--shutdown-grace",
         "0.2",
         OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{receiver.server_port}",
@@ -162,16 +159,13 @@ def test_nothing_is_sent_unless_it_is_wanted(start: "Start", tiny_artifact: Path
     assert receiver.bodies == []
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_missing_packages_are_named_in_one_line(
-    launch: "Launch", tiny_artifact: Path, tmp_path: Path, workers: str
-) -> None:
+def test_missing_packages_are_named_in_one_line(launch: "Launch", tiny_artifact: Path, tmp_path: Path) -> None:
     package = tmp_path / "opentelemetry" / "sdk"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise ModuleNotFoundError(name='opentelemetry.sdk')")
     repository = str(Path(__file__).parents[2])
-    service = launch(tiny_artifact, "--tracing", "otlp", "--workers", workers, PYTHONPATH=f"{tmp_path}:{repository}")
-    assert service.process.wait(20) == 1
+    service = launch(tiny_artifact, "--tracing", "otlp", PYTHONPATH=f"{tmp_path}:{repository}")
+    assert service.end() == 1
     assert service.log == (
         "berth: --tracing: needs OpenTelemetry (opentelemetry.sdk is missing): "
         "pip install '.[otel]' in Berth's folder\n"

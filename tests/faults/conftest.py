@@ -1,38 +1,29 @@
 """Services that are made to fail, and what they are held against: the right vectors, and the truth about readiness."""
 
-import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-import torch
 from numpy.typing import ArrayLike, NDArray
-from transformers import AutoTokenizer, BertModel
 
-from tests.conftest import VOCABULARY
-from tests.end_to_end.conftest import Launch, Service, Start, launch, start
+from tests.end_to_end.conftest import HANGING, RAISING, SPOILT, Faulty, Service, faulty, launch, start
 
-__all__ = ["launch", "start"]
+__all__ = ["HANGING", "RAISING", "SPOILT", "Faulty", "faulty", "launch", "start"]
 
 HANG_BOUND = 30.0
 """Seconds after which `/health/ready` will hardly ever answer, or notice."""
 TOLERANCE = 1e-5
-RAISING, SPOILT, HANGING = "!", "?", "hello"
-"""Words at which the encoder of a faulty service fails: it raises, gives NaN, or does not come back."""
 
-SITE = Path(__file__).parent / "site"
 NUMBERS = count()
 
 
 def text() -> str:
-    """Give a text that no other request has: what several ask for is encoded once."""
+    """Give a text that no other request has."""
     number = next(NUMBERS)
     return f"the world of {number} " + "text and vector " * (number % 7)
 
@@ -41,14 +32,18 @@ class Right:
     """The tiny model's vectors by transformers in float64."""
 
     def __init__(self, checkpoint: Path) -> None:
+        import torch  # noqa: PLC0415  # slow to import
+        from transformers import AutoTokenizer, BertModel  # noqa: PLC0415  # as above
+
+        self._torch = torch
         self._tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        self._model = BertModel.from_pretrained(checkpoint, dtype=torch.float64).eval()
+        self._model = BertModel.from_pretrained(checkpoint, dtype=self._torch.float64).eval()
         self._lock = threading.Lock()
 
     def __call__(self, text: str) -> NDArray[np.float64]:
         """Compute the mean of a text's last hidden states [hidden]."""
         inputs = self._tokenizer(text, truncation=True, max_length=40, return_tensors="pt")
-        with self._lock, torch.no_grad():
+        with self._lock, self._torch.no_grad():
             vector: NDArray[np.float64] = self._model(**inputs).last_hidden_state[0].mean(0).numpy()
         return vector
 
@@ -139,8 +134,8 @@ class Load:
 
     def until_answered(self, more: int) -> None:
         """Wait for some more right answers."""
-        goal = self.outcomes[200] + more
-        self._service.until(lambda: self.outcomes[200] >= goal)
+        enough = self.outcomes[200] + more
+        self._service.until(lambda: self.outcomes[200] >= enough)
 
     def _post_on(self) -> None:
         while not self._enough.is_set():
@@ -160,34 +155,6 @@ class Load:
                     self.wrong.append(error)
 
 
-@dataclass(frozen=True, slots=True)
-class Faulty:
-    """How to start a service whose encoder fails where it is told to, and how to let it go on."""
-
-    start: Callable[..., Service]
-    release: Path
-    clock: Path
-    """Seconds by which its wall clock is to be wrong."""
-
-
-@pytest.fixture
-def faulty(start: Start, tiny_artifact: Path, tmp_path: Path) -> Iterator[Faulty]:
-    """Give a way to start the tiny model over a faulty ONNX Runtime."""
-    release, clock = tmp_path / "release", tmp_path / "clock"
-    clock.write_text("0")
-    variables = {
-        "PYTHONPATH": os.pathsep.join([str(SITE), str(Path.cwd())]),
-        "FAULT_TOKENS": ",".join(str(VOCABULARY.index(word)) for word in (RAISING, SPOILT, HANGING)),
-        "FAULT_RELEASE": str(release),
-        "FAULT_CLOCK": str(clock),
-    }
-    yield Faulty(lambda *flags: start(tiny_artifact, *flags, **variables), release, clock)
-    release.touch()
-
-
 def descriptors(pid: int) -> int:
     """Count a process' open files."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
-__all__ += ["Launch", "Start"]

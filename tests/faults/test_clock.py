@@ -3,7 +3,8 @@
 import ast
 from pathlib import Path
 
-from tests.faults.conftest import Faulty, Load, Readiness, Right
+from tests.end_to_end.conftest import Faulty
+from tests.faults.conftest import Load, Readiness, Right
 
 ROOT = Path(__file__).parents[2]
 DAY = 86_400.0

@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.end_to_end.conftest import Launch, Service, Start, environment
+from berth.artifact import read_manifest
+from berth.backends.cuda.calibration import CalibrationFile
+from tests.end_to_end.conftest import Service, Start, environment
 from tests.faults.conftest import Load, Readiness, Right
 
 MakeDisk = Callable[[str], Path]
@@ -53,25 +55,34 @@ def check_service(service: Service, right: Right) -> None:
     assert set(ready.said) == {200}
 
 
-def serve_from(start: Start, model: Path, cache: Path) -> Service:
-    """Start a service that finds its batches' size by calibration."""
-    return start(model, "--cache-dir", str(cache), BERTH_MAX_BATCH_TOKENS="")
+@pytest.mark.parametrize("kind", ["full", "read-only"])
+def test_calibration_that_cannot_be_kept_is_a_warning(
+    make_disk: MakeDisk, tiny_artifact: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """A GPU's; on the CPU nothing is measured."""
+    disk = make_disk("size=64k" if kind == "full" else "size=64k,ro")
+    if kind == "full":
+        fill(disk)
+    file = CalibrationFile(disk / "cache", read_manifest(tiny_artifact), ["NVIDIA H200"])
+    file.write(8192)
+    [message] = caplog.messages
+    assert message.startswith("the calibration cannot be kept: ")
+    assert file.read() is None
+    assert not list(disk.glob("cache/*")), "nothing half-written is left"
 
 
 @pytest.mark.parametrize("kind", ["full", "read-only"])
-def test_calibration_that_cannot_be_kept_is_a_warning(
+def test_service_needs_no_room_for_itself(
     start: Start, make_disk: MakeDisk, tiny_artifact: Path, right: Right, kind: str
 ) -> None:
     disk = make_disk("size=64k" if kind == "full" else "size=64k,ro")
     if kind == "full":
         fill(disk)
-    service = serve_from(start, tiny_artifact, disk / "cache")
-    service.until(lambda: "calibrated:" in service.written)
-    [line] = [line for line in service.log.splitlines() if "WARNING" in line]
-    assert "the calibration cannot be kept" in line
+    service = start(tiny_artifact, "--cache-dir", str(disk / "cache"), TMPDIR=str(disk))
     check_service(service, right)
     assert "Traceback" not in service.log
-    assert not list(disk.glob("cache/*")), "nothing half-written is left"
+    assert "WARNING" not in service.log
+    assert service.stop() == 0
 
 
 @pytest.mark.parametrize("command", ["export", "serve"])
@@ -121,28 +132,3 @@ def test_log_that_cannot_be_written_stops_no_answer(tiny_artifact: Path, right: 
     finally:
         process.kill()
         process.wait()
-
-
-def test_workers_without_room_for_their_metrics_say_so(
-    launch: Launch, make_disk: MakeDisk, tiny_artifact: Path
-) -> None:
-    disk = make_disk("size=64k")
-    service = launch(tiny_artifact, "--workers", "2", TMPDIR=str(disk))
-    assert service.process.wait(20) == 1
-    [line] = service.log.splitlines()
-    assert f"metrics cannot be kept in {disk}" in line
-    assert "No space left" in line
-
-
-def test_workers_go_on_when_the_disk_fills_up(
-    start: Start, make_disk: MakeDisk, tiny_artifact: Path, right: Right
-) -> None:
-    disk = make_disk("size=4m")
-    service = start(tiny_artifact, "--workers", "2", "--threads", "1", TMPDIR=str(disk))
-    service.until(lambda: service.metric("berth_ready") == 2)
-    fill(disk)
-    check_service(service, right)
-    assert "Traceback" not in service.log
-    assert "ended with" not in service.log
-    assert service.metric("berth_requests_total", route="/v1/embeddings", status="200") >= 50
-    assert service.stop() == 0

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.end_to_end.conftest import Service
-from tests.faults.conftest import HANGING, RAISING, SPOILT, Faulty, Load, Readiness, Right, check, embed, text
+from tests.end_to_end.conftest import HANGING, RAISING, SPOILT, Faulty, Service
+from tests.faults.conftest import Load, Readiness, Right, check, embed, text
 
 
 @pytest.mark.parametrize("word", [RAISING, SPOILT])
@@ -44,40 +44,46 @@ def stalls(service: Service) -> float:
 
 
 def test_batch_that_hangs_is_told_and_forgotten_when_it_ends(faulty: Faulty, right: Right) -> None:
-    """One of two threads for short requests hangs: readiness says so, and the other answers what still comes, rightly.
+    """One of two threads for short requests hangs: the probes say so, and the other answers what still comes, rightly.
 
-    Each text has a batch of its own: one beside that which hangs would wait with it for its own deadline, a minute.
+    Each text has a batch of its own: one beside that which hangs would wait with it for its own deadline. The load's
+    requests of several texts are bulk then, which has threads of its own.
     """
-    service = faulty.start("--threads", "2", "--max-batch-tokens", "1")
+    service = faulty.start("--threads", "2", "--max-batch-tokens", "1", "--request-timeout", "5")
     with Readiness(service) as ready, ThreadPoolExecutor(1) as pool:
         with Load(service, right) as load:
             load.until_answered(20)
             assert set(ready.said) <= {200}
-            answer = pool.submit(embed, service, f"{text()} {HANGING}", timeout=1.5)
+            answer = pool.submit(embed, service, f"{text()} {HANGING}")
             ready.turns(503)
             late = answer.result()
             assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
             load.until_answered(20)
         assert ready.said[-1] == 503
         with service.client() as http:
-            assert "hangs" in http.get("/health/ready").json()["error"]["message"]
-            assert http.get("/health/live").status_code == 200
+            for path in ("/health", "/health/ready", "/health/live"):
+                told = http.get(path)
+                assert (told.status_code, told.json()["error"]["code"]) == (503, "not_ready")
+                assert "hangs" in told.json()["error"]["message"]
+        check(right, embed(service, words := text()), words)
         assert (service.metric("berth_ready"), stalls(service)) == (0, 1)
         faulty.release.touch()
         ready.turns(200)
+    with service.client() as http:
+        assert http.get("/health/live").status_code == 200
     assert load.outcomes.keys() == {200}
     assert not load.wrong
     check(right, embed(service, words := f"{text()} {HANGING}"), words)
     assert (service.metric("berth_ready"), stalls(service)) == (1, 1)
-    assert "not ready until it ends" in service.log
+    assert "the encoder hangs: a batch has run longer than a request may take" in service.log
     assert "ready again" in service.log
 
 
 def test_every_thread_for_short_requests_hangs_and_every_request_has_its_answer(faulty: Faulty, right: Right) -> None:
-    service = faulty.start("--threads", "1")
+    service = faulty.start("--threads", "1", "--request-timeout", "2")
     embed(service, text())
     with Readiness(service) as ready, ThreadPoolExecutor(8) as pool:
-        hanging = pool.submit(embed, service, f"{text()} {HANGING}", timeout=3)
+        hanging = pool.submit(embed, service, f"{text()} {HANGING}")
         ready.turns(503)
         answers = [pool.submit(embed, service, text(), timeout=1) for _ in range(8)]
         assert {answer.result().status_code for answer in [hanging, *answers]} == {504}
@@ -87,26 +93,22 @@ def test_every_thread_for_short_requests_hangs_and_every_request_has_its_answer(
     check(right, embed(service, words := text()), words)
 
 
-def test_hang_without_hope_is_left_to_the_liveness_probe(faulty: Faulty) -> None:
-    service = faulty.start("--threads", "1", "--request-timeout", "3")
+def test_batch_that_is_long_within_a_requests_time_is_no_hang(faulty: Faulty, right: Right) -> None:
+    """A client's own deadline is no measure of it."""
+    service = faulty.start("--threads", "1", "--request-timeout", "300")
+    with Readiness(service) as ready:
+        assert embed(service, f"{text()} {HANGING}", timeout=4).status_code == 504
+        assert set(ready.said) == {200}
+    assert stalls(service) == 0
+    faulty.release.touch()
+    check(right, embed(service, words := text()), words)
+
+
+def test_service_that_hangs_for_good_still_ends_when_told(faulty: Faulty) -> None:
+    """The liveness probe is what has it replaced."""
+    service = faulty.start("--threads", "1", "--request-timeout", "1", "--shutdown-grace", "0")
     with service.client() as http:
         assert embed(service, HANGING).status_code == 504
-        assert http.get("/health/live").status_code == 200
         service.until(lambda: http.get("/health/live").status_code == 503)
-        assert http.get("/health/ready").status_code == 503
-    service.until(lambda: "must be replaced" in service.written)
+    assert "restart this process" in service.log
     assert service.stop(signal.SIGTERM) == 0
-
-
-def test_worker_that_hangs_without_hope_is_replaced(faulty: Faulty, right: Right) -> None:
-    service = faulty.start("--workers", "2", "--threads", "1", "--request-timeout", "3", "--shutdown-timeout", "1")
-    service.until(lambda: service.metric("berth_ready") == 2)
-    assert embed(service, HANGING).status_code == 504
-    service.until(lambda: "another takes its place" in service.written)
-    service.until(lambda: service.metric("berth_ready") == 2)
-    with Load(service, right) as load, Readiness(service) as ready:
-        load.until_answered(50)
-    assert load.outcomes.keys() == {200}
-    assert not load.wrong
-    assert set(ready.said) == {200}
-    assert service.stop() == 0

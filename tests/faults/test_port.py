@@ -1,4 +1,4 @@
-"""The port is taken: one line says so, and the status is 1; several workers are in tests/end_to_end/test_workers.py."""
+"""The port is taken: one line says so, and the status is 1."""
 
 import socket
 
@@ -9,7 +9,7 @@ def test_port_that_is_taken_is_said_in_one_line(launch: Launch, tiny_artifact: s
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         service = launch(tiny_artifact, "--port", str(port))
-        assert service.process.wait(20) == 1
+        assert service.end() == 1
     [line] = [line for line in service.log.splitlines() if " INFO " not in line]
     assert str(port) in line
     assert "address already in use" in line

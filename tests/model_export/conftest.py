@@ -1,42 +1,41 @@
-"""Two ways to run a model, and a way to see that an export is refused."""
+"""Ways to run a model, ways to make and change a checkpoint, and a way to see that an export is refused."""
 
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
-import torch
-from transformers import BertModel
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
-from model_export.checkpoint import DEFAULT_ID
+from berth.artifact import EXACT_PRODUCTS, GRAPH, SLOW_FUSIONS, Precision, Target, read_manifest
+from berth.backends.cpu.packing import pack
+from berth.models import DEFAULT_MODEL
+from berth.types import Encoding, Float32Array
 from model_export.errors import ExportError
 from model_export.evaluation import Evaluation
 from model_export.export import export
 from model_export.verify_cuda import pack_cuda
-from service.inference.artifact import (
-    EXACT_PRODUCTS,
-    GRAPH,
-    SHORT_GRAPH,
-    SLOW_FUSIONS,
-    Precision,
-    Target,
-    read_manifest,
-)
-from service.inference.packing import pack, pack_one
-from service.inference.types import Encoding, Float32Array
 
 Outputs = dict[str, Float32Array]
 RunGraph = Callable[[Path, Sequence[Encoding]], Outputs]
 RunTorch = Callable[[Path, Sequence[Encoding]], Outputs]
 Draw = Callable[..., list[Encoding]]
 Refused = Callable[..., None]
+MakeTorchCheckpoint = Callable[..., Path]
+Stored = dict[str, NDArray[Any]]
+ChangeWeights = Callable[[Path, Callable[[Stored], object]], None]
 
 
 @pytest.fixture(scope="session")
 def run_graph() -> RunGraph:
-    """Give a function that runs an artifact's graph on a batch: output names to [tokens, hidden] or [units, hidden]."""
+    """Give a function that runs an artifact's graph on a batch.
+
+    It gives each output by its name: [tokens, hidden], and of the pooler [sequences, hidden].
+    """
     sessions: dict[Path, onnxruntime.InferenceSession] = {}
 
     def run(artifact: Path, encodings: Sequence[Encoding]) -> Outputs:
@@ -44,10 +43,7 @@ def run_graph() -> RunGraph:
             options = onnxruntime.SessionOptions()
             options.add_session_config_entry(*EXACT_PRODUCTS)
             sessions[artifact] = onnxruntime.InferenceSession(
-                artifact / GRAPH,
-                options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=SLOW_FUSIONS,
+                artifact / GRAPH, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
             )
         session = sessions[artifact]
         names = [output.name for output in session.get_outputs()]
@@ -58,23 +54,10 @@ def run_graph() -> RunGraph:
 
 
 @pytest.fixture(scope="session")
-def run_short() -> RunGraph:
-    """Give a function that runs texts one by one through an artifact's graph for short ones; its answer looks alike."""
-
-    def run(artifact: Path, encodings: Sequence[Encoding]) -> Outputs:
-        session = onnxruntime.InferenceSession(
-            artifact / SHORT_GRAPH, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
-        )
-        states = [session.run(None, pack_one(encoding)) for encoding in encodings]
-        names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, map(np.concatenate, zip(*states, strict=True)), strict=True))
-
-    return run
-
-
-@pytest.fixture(scope="session")
 def run_torch() -> RunTorch:
     """Give a function that has transformers encode texts one by one, in float64; its answer looks like the graph's."""
+    import torch  # noqa: PLC0415  # only tests that compare with it pay for it
+    from transformers import BertModel  # noqa: PLC0415
 
     def run(checkpoint: Path, encodings: Sequence[Encoding]) -> Outputs:
         model = BertModel.from_pretrained(checkpoint, dtype=torch.float64).eval()
@@ -89,6 +72,39 @@ def run_torch() -> RunTorch:
         return {name: np.concatenate(part) for name, part in parts.items()}
 
     return run
+
+
+@pytest.fixture(scope="session")
+def make_torch_checkpoint(make_checkpoint: Callable[..., Path]) -> MakeTorchCheckpoint:
+    """Give a function that has transformers write a small random checkpoint of one of its classes, in a torch dtype."""
+    import torch  # noqa: PLC0415  # as above
+    from transformers import BertConfig  # noqa: PLC0415
+
+    def make(folder: Path, model_class: Any, dtype: Any = torch.float32) -> Path:
+        config = BertConfig.from_pretrained(make_checkpoint(folder))
+        torch.manual_seed(7)
+        model = model_class(config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.normal_(0, 0.2)
+                if name.endswith("LayerNorm.weight"):
+                    parameter.add_(1)
+        model.to(dtype).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def change_weights() -> ChangeWeights:
+    """Give a function that lets another one change a checkpoint's tensors, which it is given by name."""
+
+    def change(checkpoint: Path, edit: Callable[[Stored], object]) -> None:
+        stored = load_file(checkpoint / "model.safetensors")
+        edit(stored)
+        save_file(stored, checkpoint / "model.safetensors", metadata={"format": "pt"})
+
+    return change
 
 
 @pytest.fixture(scope="session")
@@ -138,7 +154,7 @@ def tiny_int8(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -
 @pytest.fixture(scope="session")
 def minilm_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the default model, exported in int8."""
-    return export(DEFAULT_ID, tmp_path_factory.mktemp("artifact") / "minilm-int8", precision="int8").folder
+    return export(DEFAULT_MODEL, tmp_path_factory.mktemp("artifact") / "minilm-int8", precision="int8").folder
 
 
 @pytest.fixture(scope="session")

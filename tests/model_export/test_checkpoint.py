@@ -14,8 +14,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
+from berth.models import CHECKPOINT_FILES, DEFAULT_MODEL
 from model_export import checkpoint
-from model_export.checkpoint import DEFAULT_ID, DEFAULT_SHA256, WANTED, Checkpoint, find_checkpoint
+from model_export.checkpoint import DEFAULT_SHA256, Checkpoint, find_checkpoint
 from model_export.errors import ExportError
 
 
@@ -65,13 +66,13 @@ def test_what_looks_like_a_path_is_a_path(name: str, hub: FakeHub) -> None:
 
 def test_a_folder_of_the_models_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> None:
     monkeypatch.chdir(tmp_path)
-    Path(DEFAULT_ID).mkdir(parents=True)
-    assert find_checkpoint(DEFAULT_ID).folder == tmp_path / DEFAULT_ID
+    Path(DEFAULT_MODEL).mkdir(parents=True)
+    assert find_checkpoint(DEFAULT_MODEL).folder == tmp_path / DEFAULT_MODEL
 
 
 def test_the_default_model_comes_from_its_wheel_which_is_not_imported(hub: FakeHub) -> None:
-    found = find_checkpoint(DEFAULT_ID)
-    assert found.id == DEFAULT_ID
+    found = find_checkpoint(DEFAULT_MODEL)
+    assert found.id == DEFAULT_MODEL
     assert found.object("config.json")["hidden_size"] == 384
     assert not hub.calls
     assert checkpoint.DEFAULT_WHEEL not in sys.modules
@@ -80,22 +81,22 @@ def test_the_default_model_comes_from_its_wheel_which_is_not_imported(hub: FakeH
 def test_an_altered_wheel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "DEFAULT_SHA256", "0" * 64)
     with pytest.raises(ExportError, match=f"model.safetensors: sha256 {DEFAULT_SHA256}, expected sha256 000"):
-        find_checkpoint(DEFAULT_ID)
+        find_checkpoint(DEFAULT_MODEL)
 
 
 def test_without_the_wheel_the_default_model_comes_from_the_hub(
     monkeypatch: pytest.MonkeyPatch, hub: FakeHub, snapshot: Path
 ) -> None:
     monkeypatch.setattr(checkpoint, "find_spec", lambda _: None)
-    assert find_checkpoint(DEFAULT_ID) == Checkpoint(DEFAULT_ID, snapshot, DEFAULT_ID)
-    assert hub.calls == [(DEFAULT_ID, None)]
+    assert find_checkpoint(DEFAULT_MODEL) == Checkpoint(DEFAULT_MODEL, snapshot, DEFAULT_MODEL)
+    assert hub.calls == [(DEFAULT_MODEL, None)]
 
 
 def test_a_revision_is_passed_on(hub: FakeHub) -> None:
     found = find_checkpoint("owner/name@v1.0")
     assert (found.id, found.asked, found.revision) == ("owner/name@v1.0", "owner/name", "v1.0")
     assert hub.calls == [("owner/name", "v1.0")]
-    assert hub.patterns == WANTED
+    assert hub.patterns == CHECKPOINT_FILES
 
 
 def _hub_error(kind: Any) -> Exception:
@@ -211,7 +212,7 @@ def test_a_model_without_modules_is_known_after_a_start_with_the_hub(
     ],
 )
 def test_only_what_is_read_is_downloaded(name: str, wanted: bool) -> None:
-    assert any(fnmatch(name, pattern) for pattern in WANTED) == wanted
+    assert any(fnmatch(name, pattern) for pattern in CHECKPOINT_FILES) == wanted
 
 
 def test_it_remembers_what_was_read(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from berth.backends.cuda.graph import layout
+from berth.types import Float32Array
 from model_export.builder import MICROSOFT
 from model_export.evaluation import OPERATORS, Evaluation
-from service.inference.cuda_graph import layout
-from service.inference.types import Float32Array
 
 RANDOM = np.random.default_rng(5)
 

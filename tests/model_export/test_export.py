@@ -1,4 +1,4 @@
-"""A whole export: what the manifest says, and what the probes hold."""
+"""A whole export: what the manifest says, and what the golden vectors hold."""
 
 import json
 import subprocess
@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_export.checkpoint import DEFAULT_ID, DEFAULT_SHA256
+from berth import __version__
+from berth.artifact import GOLDEN_VECTORS, GRAPH, TOKENIZER, WEIGHTS, read_artifact
+from berth.models import DEFAULT_MODEL
+from berth.types import Encoding, Float32Array, Metric, Pooling
+from model_export.checkpoint import DEFAULT_SHA256
 from model_export.errors import ExportError
 from model_export.export import export
-from model_export.samples import PROBE_TEXTS
-from service import __version__
-from service.inference.artifact import GRAPH, PROBES, SHORT_GRAPH, TOKENIZER, WEIGHTS, read_artifact
-from service.inference.types import Encoding, Float32Array, Metric, Pooling
+from model_export.samples import GOLDEN_TEXTS
 
 Run = Callable[[Path, Sequence[Encoding]], dict[str, Float32Array]]
 
@@ -24,7 +25,7 @@ Run = Callable[[Path, Sequence[Encoding]], dict[str, Float32Array]]
 def test_the_manifest_of_the_default_model(minilm: Path) -> None:
     manifest = read_artifact(minilm).manifest
     assert manifest.berth_version == __version__
-    assert manifest.source.id == DEFAULT_ID
+    assert manifest.source.id == DEFAULT_MODEL
     assert manifest.source.files["model.safetensors"] == DEFAULT_SHA256
     assert {"config.json", "tokenizer.json", "modules.json", "1_Pooling/config.json"} <= manifest.source.files.keys()
     assert (manifest.family, manifest.target, manifest.precision) == ("bert", "cpu", "fp32")
@@ -33,7 +34,7 @@ def test_the_manifest_of_the_default_model(minilm: Path) -> None:
     assert (manifest.pooling, manifest.normalize, manifest.has_pooler) == (Pooling.MEAN, True, True)
     assert (manifest.prompts, manifest.default_prompt_name) == ({}, None)
     assert manifest.similarity is Metric.COSINE
-    assert manifest.files.keys() == {GRAPH, SHORT_GRAPH, WEIGHTS, TOKENIZER, PROBES}
+    assert manifest.files.keys() == {GRAPH, WEIGHTS, TOKENIZER, GOLDEN_VECTORS}
     assert 0 < manifest.verification["max_relative_difference"] < 1e-5
     assert manifest.verification["min_cosine"] > 1 - 1e-9
 
@@ -41,7 +42,6 @@ def test_the_manifest_of_the_default_model(minilm: Path) -> None:
 def test_the_manifest_of_the_default_model_in_int8(minilm: Path, minilm_int8: Path) -> None:
     manifest = read_artifact(minilm_int8).manifest
     assert (manifest.target, manifest.precision, manifest.probe_layer) == ("cpu", "int8", 1)
-    assert SHORT_GRAPH not in manifest.files  # int8 has one way for all
     assert manifest.verification["min_cosine"] > 0.97
     assert manifest.verification["max_relative_difference"] < 0.4
     assert manifest.verification["median_rounded_difference"] < 1e-6
@@ -49,14 +49,16 @@ def test_the_manifest_of_the_default_model_in_int8(minilm: Path, minilm_int8: Pa
 
 
 @pytest.mark.parametrize("artifact", ["minilm", "tiny_artifact"])
-def test_the_probes_are_what_the_graph_gives(request: pytest.FixtureRequest, run_graph: Run, artifact: str) -> None:
+def test_the_golden_vectors_are_what_the_graph_gives(
+    request: pytest.FixtureRequest, run_graph: Run, artifact: str
+) -> None:
     folder = request.getfixturevalue(artifact)
-    manifest, probes = read_artifact(folder).manifest, read_artifact(folder).probes()
-    assert len(probes) == len(PROBE_TEXTS)
+    manifest, golden_vectors = read_artifact(folder).manifest, read_artifact(folder).golden_vectors()
+    assert len(golden_vectors) == len(GOLDEN_TEXTS)
     last = f"hidden_state_{manifest.layers}"
-    for probe in probes:
-        mean = run_graph(folder, [probe.encoding])[last].mean(axis=0)
-        off = np.linalg.norm(mean - probe.vector) / np.linalg.norm(probe.vector)
+    for each in golden_vectors:
+        mean = run_graph(folder, [each.encoding])[last].mean(axis=0)
+        off = np.linalg.norm(mean - each.vector) / np.linalg.norm(each.vector)
         assert off < manifest.probe_tolerance / 10
 
 
@@ -78,10 +80,10 @@ def test_the_limit_is_at_most_the_positions(tiny_copy: Path, tmp_path: Path) -> 
     assert export(str(tiny_copy), tmp_path / "out").manifest.max_tokens == 40
 
 
-def test_a_limit_shorter_than_the_probes(tiny_copy: Path, tmp_path: Path) -> None:
+def test_a_limit_shorter_than_the_golden_texts(tiny_copy: Path, tmp_path: Path) -> None:
     (tiny_copy / "sentence_bert_config.json").write_text('{"max_seq_length": 3}')
     assert export(str(tiny_copy), tmp_path / "out").manifest.max_tokens == 3
-    assert max(len(probe.encoding) for probe in read_artifact(tmp_path / "out").probes()) == 3
+    assert max(len(each.encoding) for each in read_artifact(tmp_path / "out").golden_vectors()) == 3
 
 
 def test_an_encoder_in_a_folder_of_its_own(tmp_path: Path, make_checkpoint: Callable[..., Path]) -> None:

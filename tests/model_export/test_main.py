@@ -1,5 +1,6 @@
 """The command line."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -23,6 +24,16 @@ def test_a_summary_at_the_end(tmp_path: Path, tiny_checkpoint: Path, capsys: pyt
     assert not shown.err
 
 
+def test_outcome_is_json_where_that_is_asked_for(
+    tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tiny_checkpoint), str(tmp_path / "out"), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out).keys() == {"summary"}
+    assert "3 layers of 60" in json.loads(shown.out)["summary"]
+    assert not shown.err
+
+
 def test_heads_are_named(tmp_path: Path, tiny_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stored = load_file(tiny_copy / "model.safetensors") | {"classifier.bias": np.zeros(2, np.float32)}
     save_file(stored, tiny_copy / "model.safetensors")
@@ -37,13 +48,20 @@ def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert not shown.out
 
 
+def test_an_error_is_json_where_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path), str(tmp_path / "out"), "--json"]) == 1
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {"error": f"{tmp_path}: there is no config.json, so this is not a checkpoint"}
+    assert not shown.err
+
+
 def test_what_the_system_refuses_is_one_line(
     tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export_module, "write_graphs", full)
+    monkeypatch.setattr(export_module, "write_graph", full)
     assert main([str(tiny_checkpoint), str(tmp_path / "out")]) == 1
     line = f"error: {tmp_path / 'out'} cannot be written: [Errno 28] No space left on device\n"
     assert capsys.readouterr().err == line

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from berth.types import Float32Array
 from model_export.quantize import CODES, CODINGS, RECTIFIED, WEIGHT_RANGE, Coding, quantize_columns
-from service.inference.types import Float32Array
 
 matrices = arrays(
     np.float32,

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sentence_transformers import SentenceTransformer
 
-from model_export.checkpoint import DEFAULT_ID, find_checkpoint
+from berth.models import DEFAULT_MODEL
+from berth.types import Metric, Pooling
+from model_export.checkpoint import find_checkpoint
 from model_export.errors import ExportError
 from model_export.sentence_transformers import Usage, read_usage
-from service.inference.types import Metric, Pooling
 
 MODULES = ("Transformer", "Pooling", "Normalize")
 OLD = "sentence_transformers.models."
@@ -39,17 +39,7 @@ def test_without_their_files_it_is_mean_pooling(tmp_path: Path) -> None:
 
 
 def test_the_default_model() -> None:
-    assert read_usage(find_checkpoint(DEFAULT_ID)) == Usage(normalize=True, max_tokens=256)
-
-
-def test_a_model_saved_by_the_sentence_transformers_of_today(tmp_path: Path) -> None:
-    model = SentenceTransformer(str(find_checkpoint(DEFAULT_ID).folder), device="cpu")
-    model.prompts, model.default_prompt_name, model.similarity_fn_name = {"query": "find: "}, "query", "dot"
-    model.save(str(tmp_path))
-    usage = _read(tmp_path)
-    assert (usage.pooling, usage.normalize, usage.max_tokens) == (Pooling.MEAN, True, model.max_seq_length)
-    assert (usage.prompts, usage.default_prompt_name) == ({"query": "find: "}, "query")
-    assert usage.similarity is Metric.DOT
+    assert read_usage(find_checkpoint(DEFAULT_MODEL)) == Usage(normalize=True, max_tokens=256)
 
 
 @pytest.mark.parametrize(

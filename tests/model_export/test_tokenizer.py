@@ -1,4 +1,4 @@
-"""The artifact's tokenizer against transformers', from either file."""
+"""The artifact's tokenizer, from either file, and what is refused."""
 
 import json
 import shutil
@@ -11,49 +11,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
-from model_export.checkpoint import DEFAULT_ID, find_checkpoint
+from berth.models import DEFAULT_MODEL
+from model_export.checkpoint import find_checkpoint
 from model_export.families import FAMILIES
 from model_export.network import Network
 from model_export.tokenizer import read_tokenizer
 
-TEXTS = [
-    "Hello, World! naïve Café Éé",
-    "自然语言 処理 한국어 🙂👩‍👩‍👧",
-    "tabs\tand\u2028lines\nand\x00controls\x07",
-    "[SEP] [MASK] [CLS]",
-    "supercalifragilisticexpialidocious" * 5,
-    "",
-]
-CONFIGS: list[dict[str, Any] | None] = [
-    None,
-    {},
-    {"do_lower_case": True},
-    {"do_lower_case": False},
-    {"do_lower_case": False, "strip_accents": True},
-    {"strip_accents": False},
-    {"tokenize_chinese_chars": False},
-    {"cls_token": {"content": "[unused1]", "__type": "AddedToken"}, "sep_token": "[unused2]"},
-]
-
 
 @pytest.fixture
 def network() -> Network:
-    return FAMILIES["bert"].network(find_checkpoint(DEFAULT_ID).object("config.json"))
+    return FAMILIES["bert"].network(find_checkpoint(DEFAULT_MODEL).object("config.json"))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Give a folder with MiniLM's config, to be filled with the files of a tokenizer."""
-    source = find_checkpoint(DEFAULT_ID).folder
+    source = find_checkpoint(DEFAULT_MODEL).folder
     shutil.copy(source / "config.json", tmp_path)
     return tmp_path
 
 
 def _copy(folder: Path, *names: str) -> None:
     for name in names:
-        shutil.copy(find_checkpoint(DEFAULT_ID).folder / name, folder)
+        shutil.copy(find_checkpoint(DEFAULT_MODEL).folder / name, folder)
 
 
 def _config(folder: Path, config: dict[str, Any] | None) -> None:
@@ -66,28 +47,6 @@ def _read(folder: Path, network: Network, lower_case: bool = False) -> Tokenizer
     return read_tokenizer(find_checkpoint(str(folder)), network, lower_case)
 
 
-def _agrees(folder: Path, network: Network) -> None:
-    ours, theirs = _read(folder, network), AutoTokenizer.from_pretrained(folder)
-    for text in TEXTS:
-        assert ours.encode(text).ids == theirs(text)["input_ids"], text
-    pair, expected = ours.encode("first", "second"), theirs("first", "second")
-    assert (pair.ids, pair.type_ids) == (expected["input_ids"], expected["token_type_ids"])
-
-
-@pytest.mark.parametrize("config", CONFIGS)
-def test_from_a_vocabulary(folder: Path, network: Network, config: dict[str, Any] | None) -> None:
-    _copy(folder, "vocab.txt")
-    _config(folder, config)
-    _agrees(folder, network)
-
-
-@pytest.mark.parametrize("config", CONFIGS[:-1])
-def test_from_tokenizer_json(folder: Path, network: Network, config: dict[str, Any] | None) -> None:
-    _copy(folder, "tokenizer.json", "vocab.txt")
-    _config(folder, config)
-    _agrees(folder, network)
-
-
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(max_size=200))
 def test_both_files_of_the_default_model_give_the_same(minilm: Path, from_vocabulary: Tokenizer, text: str) -> None:
@@ -98,7 +57,7 @@ def test_both_files_of_the_default_model_give_the_same(minilm: Path, from_vocabu
 def from_vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     folder = tmp_path_factory.mktemp("vocabulary")
     _copy(folder, "vocab.txt", "tokenizer_config.json")
-    return _read(folder, FAMILIES["bert"].network(find_checkpoint(DEFAULT_ID).object("config.json")))
+    return _read(folder, FAMILIES["bert"].network(find_checkpoint(DEFAULT_MODEL).object("config.json")))
 
 
 def test_truncation_and_padding_are_removed(minilm: Path) -> None:

@@ -5,14 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
 
+from berth.artifact import Precision, Target
 from model_export import export as export_module
-from model_export.graphs import write_graphs
+from model_export.graphs import write_graph
 from model_export.network import Activation, Network
 from model_export.weights import Weights
-from service.inference.artifact import SHORT_GRAPH, Precision, Target
 
 KINDS = [("cpu", "fp32"), ("cpu", "int8"), ("cuda", "fp16"), ("cuda", "fp32")]
 
@@ -31,9 +30,9 @@ def test_a_wrong_graph_is_refused(
     precision: Precision,
 ) -> None:
     def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
-        write_graphs(replace(network, **mistake), weights, folder, target, precision)
+        write_graph(replace(network, **mistake), weights, folder, target, precision)
 
-    monkeypatch.setattr(export_module, "write_graphs", write)
+    monkeypatch.setattr(export_module, "write_graph", write)
     refused(tiny_checkpoint, " of the graph is off ", precision, target)
 
 
@@ -48,33 +47,18 @@ def test_a_swapped_weight_is_refused(
     def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
         key, value = "layer.1.key.weight", "layer.1.value.weight"
         names = weights.names | {key: weights.names[value], value: weights.names[key]}
-        write_graphs(network, replace(weights, names=names), folder, target, precision)
+        write_graph(network, replace(weights, names=names), folder, target, precision)
 
-    monkeypatch.setattr(export_module, "write_graphs", write)
+    monkeypatch.setattr(export_module, "write_graph", write)
     refused(tiny_checkpoint, "hidden_state_2 of the graph is off the float64 forward pass by ", precision, target)
-
-
-def test_a_wrong_graph_for_short_texts_is_refused(
-    tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
-        write_graphs(network, weights, folder, target, precision)
-        model = onnx.load(folder / SHORT_GRAPH, load_external_data=False)
-        [scores] = [node for node in model.graph.node if node.name == "layer.0.scores"]
-        [scale] = [attribute for attribute in scores.attribute if attribute.name == "alpha"]
-        scale.f *= 1.01
-        onnx.save(model, folder / SHORT_GRAPH)
-
-    monkeypatch.setattr(export_module, "write_graphs", write)
-    refused(tiny_checkpoint, "hidden_state_1 of the graph is off the float64 forward pass by ")
 
 
 def test_a_graph_that_cannot_be_loaded_is_refused(
     tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
-        write_graphs(network, weights, folder, target, precision)
+        write_graph(network, weights, folder, target, precision)
         (folder / "weights.bin").write_bytes(b"")
 
-    monkeypatch.setattr(export_module, "write_graphs", write)
+    monkeypatch.setattr(export_module, "write_graph", write)
     refused(tiny_checkpoint, "ONNX Runtime does not load the graph: ")

@@ -8,29 +8,29 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto
-from transformers import BertModel
 
+from berth.artifact import GRAPH, WEIGHTS, Precision, Target, read_artifact
 from model_export import export as export_module
 from model_export import verify_cuda
 from model_export.__main__ import main
 from model_export.errors import ExportError
 from model_export.export import export
-from model_export.graphs import write_graphs
+from model_export.graphs import write_graph
 from model_export.network import Network
-from model_export.samples import PROBE_TEXTS
+from model_export.samples import GOLDEN_TEXTS
 from model_export.verify_cuda import check_structure
 from model_export.weights import Weights
-from service.inference.artifact import GRAPH, WEIGHTS, Precision, Target, read_artifact
 
-MakeCheckpoint = Callable[..., Path]
+Scaled = Callable[[float, str], str]
 
 
 def test_the_artifact_is_whole(tiny_cuda: Path) -> None:
     artifact = read_artifact(tiny_cuda)
     manifest = artifact.manifest
     assert (manifest.target, manifest.precision, manifest.probe_layer) == ("cuda", "fp16", None)
-    assert [len(probe.vector) for probe in artifact.probes()] == [60] * len(PROBE_TEXTS)
+    assert [len(each.vector) for each in artifact.golden_vectors()] == [60] * len(GOLDEN_TEXTS)
     figures = manifest.verification
     assert figures["max_unrounded_difference"] < 1e-5
     assert 1e-4 < figures["max_pooled_difference"] < 1e-2
@@ -109,28 +109,33 @@ def test_swapped_parts_of_the_packed_product_are_refused(
     def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
         query, key = "layer.0.query.bias", "layer.0.value.bias"
         names = weights.names | {query: weights.names[key], key: weights.names[query]}
-        write_graphs(network, replace(weights, names=names), folder, target, precision)
+        write_graph(network, replace(weights, names=names), folder, target, precision)
 
-    monkeypatch.setattr(export_module, "write_graphs", write)
+    monkeypatch.setattr(export_module, "write_graph", write)
     refused(tiny_checkpoint, "hidden_state_1 of the graph is off the float64 forward pass by ", precision, "cuda")
 
 
-def _scaled(folder: Path, make_checkpoint: MakeCheckpoint, factor: float, part: str) -> Path:
-    """Make a checkpoint of ReLU, with one matrix and its bias many times larger."""
-    checkpoint = make_checkpoint(folder, hidden_act="relu")
-    model = BertModel.from_pretrained(checkpoint)
-    parameters: Any = model.get_submodule(part)
-    parameters.weight.data.mul_(factor)
-    parameters.bias.data.mul_(factor)
-    model.save_pretrained(checkpoint)
-    return checkpoint
+@pytest.fixture
+def scaled(tmp_path: Path, make_checkpoint: Callable[..., Path], change_weights: Callable[..., None]) -> Scaled:
+    """Give a function that makes a checkpoint of ReLU, with one matrix and its bias many times larger."""
+
+    def make(factor: float, part: str) -> str:
+        def multiply(stored: dict[str, NDArray[Any]]) -> None:
+            for kind in ("weight", "bias"):
+                stored[f"{part}.{kind}"] *= np.float32(factor)
+
+        checkpoint = make_checkpoint(tmp_path / "checkpoint", hidden_act="relu")
+        change_weights(checkpoint, multiply)
+        return str(checkpoint)
+
+    return make
 
 
 def test_a_feed_forward_that_overflows_is_written_in_float32(
-    tmp_path: Path, make_checkpoint: MakeCheckpoint, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, scaled: Scaled, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint = _scaled(tmp_path / "checkpoint", make_checkpoint, 5e4, "encoder.layer.1.intermediate.dense")
-    assert main([str(checkpoint), str(tmp_path / "artifact"), "--target", "cuda"]) == 0
+    checkpoint = scaled(5e4, "encoder.layer.1.intermediate.dense")
+    assert main([checkpoint, str(tmp_path / "artifact"), "--target", "cuda"]) == 0
     [line] = [line for line in capsys.readouterr().out.splitlines() if "float16" in line]
     assert line.startswith("  in fp32, not as asked: layer.1.")
     assert line.endswith(", and float16 holds at most 65504")
@@ -141,20 +146,16 @@ def test_a_feed_forward_that_overflows_is_written_in_float32(
     assert TensorProto.FLOAT16 not in kinds
 
 
-def test_numbers_near_the_end_of_the_range_are_too_large_already(
-    tmp_path: Path, make_checkpoint: MakeCheckpoint
-) -> None:
-    checkpoint = _scaled(tmp_path / "checkpoint", make_checkpoint, 5e3, "encoder.layer.1.intermediate.dense")
-    summary = export(str(checkpoint), tmp_path / "artifact", "cuda")
+def test_numbers_near_the_end_of_the_range_are_too_large_already(tmp_path: Path, scaled: Scaled) -> None:
+    checkpoint = scaled(5e3, "encoder.layer.1.intermediate.dense")
+    summary = export(checkpoint, tmp_path / "artifact", "cuda")
     assert summary.manifest.precision == "fp32"
     assert 65504 / 4 < summary.manifest.verification["largest_value"] < 65504
 
 
-def test_weights_that_float16_does_not_hold_are_written_in_float32(
-    tmp_path: Path, make_checkpoint: MakeCheckpoint
-) -> None:
-    checkpoint = _scaled(tmp_path / "checkpoint", make_checkpoint, 1e6, "encoder.layer.2.intermediate.dense")
-    summary = export(str(checkpoint), tmp_path / "artifact", "cuda", "fp16")
+def test_weights_that_float16_does_not_hold_are_written_in_float32(tmp_path: Path, scaled: Scaled) -> None:
+    checkpoint = scaled(1e6, "encoder.layer.2.intermediate.dense")
+    summary = export(checkpoint, tmp_path / "artifact", "cuda", "fp16")
     assert summary.manifest.precision == "fp32"
     assert summary.note is not None
     assert summary.note.startswith("layer.2.inner.weight holds ")

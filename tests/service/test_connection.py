@@ -59,7 +59,7 @@ def test_nothing_more_is_read_while_requests_wait_behind_the_one_that_is_answere
         transport = Transport()
         loop = asyncio.get_running_loop()
         connection = Connection(
-            settings=Settings(), shedder=None, config=config, server_state=ServerState(), app_state={}, _loop=loop
+            settings=Settings(), config=config, server_state=ServerState(), app_state={}, _loop=loop
         )
         connection.connection_made(transport)
         connection.data_received(GET * count)

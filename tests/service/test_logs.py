@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from service.logs import JsonFormatter, Line, complain
+from service.logs import JsonFormatter, Line, log_fatal
 
 LINE = Line(method="POST", route="/v1/embeddings", status=200, ms=5.12, id="x", texts=2, key="alice")
 
 EVENTS = """
 import logging, threading, warnings
-from service.logs import complain, start_logging
+from service.logs import log_fatal, start_logging
 
 start_logging("json")
 logging.getLogger("elsewhere").info("two\\nlines of %s", "it")
@@ -31,7 +31,7 @@ def fail():
 thread = threading.Thread(target=fail)
 thread.start()
 thread.join()
-complain("json", "no such model")
+log_fatal("json", "no such model")
 raise ValueError("the end")
 """
 
@@ -62,23 +62,22 @@ def test_request_is_one_object_for_machines() -> None:
 
 
 def test_everything_of_the_process_is_an_object_a_line() -> None:
-    told, failed, warned, in_thread, complaint, ended = map(json.loads, written_by(EVENTS))
+    told, failed, warned, in_thread, fatal, ended = map(json.loads, written_by(EVENTS))
     assert (told["message"], told["logger"], told["level"]) == ("two\nlines of it", "elsewhere", "info")
     assert (failed["message"], failed["level"]) == ("it failed", "error")
     assert "KeyError: 'cause'" in failed["exception"]
     assert "UserWarning: old" in warned["message"]
     assert "OSError: in a thread" in in_thread["exception"]
-    assert (complaint["message"], complaint["level"]) == ("no such model", "critical")
+    assert (fatal["message"], fatal["level"]) == ("no such model", "critical")
     assert "ValueError: the end" in ended["exception"]
 
 
-@pytest.mark.parametrize(("worker", "name"), [(False, r"berth"), (True, r"berth\[\d+\]")])
-def test_text_says_which_worker_it_was(worker: bool, name: str) -> None:
-    code = f"import logging, service.logs as logs; logs.start_logging('text', worker={worker})"
+def test_line_for_people_says_when_how_bad_and_who() -> None:
+    code = "import logging, service.logs as logs; logs.start_logging('text')"
     [line] = written_by(f"{code}; logging.getLogger('berth').info('ready')")
-    assert re.fullmatch(rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d,\d{{3}} INFO {name}: ready", line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO berth: ready", line)
 
 
-def test_complaint_is_a_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
-    complain("text", "no such model")
+def test_reason_of_a_failed_start_is_a_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
+    log_fatal("text", "no such model")
     assert capsys.readouterr().err == "berth: no such model\n"

@@ -14,7 +14,7 @@ from service.settings import Settings
 
 def make_server(grace: float) -> Server:
     app = FastAPI()
-    app.state.berth, app.state.shedder = SimpleNamespace(draining=False), None
+    app.state.berth = SimpleNamespace(draining=False)
     return Server(app, Settings(shutdown_grace=grace))
 
 

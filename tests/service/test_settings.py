@@ -178,6 +178,30 @@ def test_bad_value_is_one_line_that_names_it(
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("arguments", "variable"),
+    [(["--workers", "2"], None), (["--workers=2"], None), (["--port", "0", "--workers"], None), ([], "2")],
+    ids=str,
+)
+def test_setting_that_is_gone_is_one_line_that_says_what_to_use(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], variable: str | None
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("BERTH_WORKERS", variable)
+    with pytest.raises(SystemExit) as stop:
+        read_settings(arguments)
+    message = str(stop.value)
+    assert message.startswith("berth: --workers (BERTH_WORKERS): is gone: ")
+    assert "threads" in message
+    assert "nginx" in message
+    assert "\n" not in message
+
+
+def test_setting_that_is_gone_may_be_blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BERTH_WORKERS", "")
+    assert read_settings([]).port == 8080
+
+
 @pytest.mark.parametrize("arguments", [["--invented", "1"], ["--port"], ["stray"]], ids=str)
 def test_bad_command_line_stops_with_the_reason(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -11,16 +11,15 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from service import __version__
-from service.api.answers import EncodeAnswer, ServerStatus, documented
+from berth import __version__
+from berth.errors import MalformedError
+from berth.text.tokenizer import Tokenizer
+from berth.types import Text, TextPair, TokenIds
+from service.api.answers import EncodeAnswer, ServerStatus, responses_of
 from service.api.fields import STRING, WORDS, BertAsServiceId, BertAsServiceTexts, Flag
 from service.api.replies import json_reply, large_json_reply
 from service.api.requests import EncoderRoute
 from service.api.state import CurrentState
-from service.errors import MalformedError
-from service.inference.reading import Wish
-from service.inference.tokenizer import Tokenizer
-from service.inference.types import Text, TextPair, TokenIds
 
 SEPARATOR = " ||| "
 """Between the two texts of a pair."""
@@ -48,13 +47,14 @@ class EncodeRequest(BaseModel):
     is_tokenized: Flag = False
 
 
-@router.post("/encode", summary="One vector a text, pooled as the settings say", responses=documented(EncodeAnswer))
+@router.post("/encode", summary="One vector a text, pooled as the settings say", responses=responses_of(EncodeAnswer))
 async def encode(body: EncodeRequest, request: Request, state: CurrentState) -> Response:
     """Encode texts, pairs written as `first ||| second`, or with `is_tokenized` lists of word pieces."""
-    read = partial(_texts, body, state.loaded().tokenizer)
+    model = state.model()
+    read = partial(_texts, body, model.loaded().model.tokenizer)
     many = body.is_tokenized and sum(map(len, body.texts)) > INLINE_PIECES
     texts = await asyncio.to_thread(read) if many else read()
-    embedded = await state.embed(request, texts, Wish((state.encode_feature,), limited="texts"))
+    embedded = await model.embed(request, texts, [model.encode_feature], limited="texts")
     vectors = [item.vectors[0] for item in embedded.answered]
     content = {"id": body.id, "result": vectors, "status": 200}
     return await large_json_reply(lambda: content, sum(vector.size for vector in vectors))
@@ -80,20 +80,20 @@ def _text_or_pair(text: str) -> str | TextPair:
 status_router = APIRouter(tags=["bert-as-service"])
 
 
-@status_router.get("/status/server", summary="What the service is", responses=documented(ServerStatus))
+@status_router.get("/status/server", summary="What the service is", responses=responses_of(ServerStatus))
 async def status(state: CurrentState) -> Response:
     """Give those of bert-as-service's fields that mean something here."""
-    settings, manifest = state.settings, state.manifest
+    settings, model = state.settings, state.model()
     return json_reply(
         {
             "status": 200,
             "server_version": __version__,
-            "model_dir": state.model_name,
-            "max_seq_len": manifest.max_tokens,
+            "model_dir": model.name,
+            "max_seq_len": model.manifest.max_tokens,
             "pooling_strategy": settings.encode_pooling,
             "pooling_layer": settings.encode_layers,
             "http_port": settings.port,
-            "cpu": manifest.target == "cpu",
-            "num_worker": settings.workers,
+            "cpu": model.manifest.target == "cpu",
+            "num_worker": 1,
         }
     )

@@ -3,16 +3,14 @@
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from service.api.answers import EmbeddingsAnswer, documented
-from service.api.replies import ARROW, RAW, Array, accepted, binary_reply, large_json_reply, spelled
+from berth.backends.pooling import shortened
+from berth.quantization import to_binary, to_int8
+from berth.types import Float32Array
+from service.api.answers import EmbeddingsAnswer, responses_of
+from service.api.replies import ARROW, RAW, Array, binary_reply, encode_vector, large_json_reply, negotiate
 from service.api.requests import EncoderRoute
 from service.api.schemas import EmbeddingsRequest, EmbeddingType
 from service.api.state import CurrentState
-from service.api.wishes import check_dimensions, sentence_feature, truncation_of
-from service.inference.pooling import shortened
-from service.inference.quantization import to_binary, to_int8
-from service.inference.reading import Wish
-from service.inference.types import Float32Array
 
 router = APIRouter(route_class=EncoderRoute, tags=["vectors"])
 
@@ -20,7 +18,7 @@ router = APIRouter(route_class=EncoderRoute, tags=["vectors"])
 @router.post(
     "/v1/embeddings",
     summary="One vector a text, as OpenAI's API gives it",
-    responses=documented(EmbeddingsAnswer, RAW, ARROW),
+    responses=responses_of(EmbeddingsAnswer, RAW, ARROW),
 )
 async def embeddings(body: EmbeddingsRequest, request: Request, state: CurrentState) -> Response:
     """Encode texts, or token ids as `/v1/tokenize` gives them, with the model's own pooling and normalisation.
@@ -29,13 +27,17 @@ async def embeddings(body: EmbeddingsRequest, request: Request, state: CurrentSt
     to a byte, the first the highest bit, less 128. With `Accept: application/octet-stream` the vectors come as raw
     bytes.
     """
-    state.check_model(body.model)
-    check_dimensions(body.dimensions, state.manifest)
-    media = accepted(request)
-    texts = state.prompted(body.input.texts, body.prompt_name)
-    feature = sentence_feature(state.manifest)
-    wish = Wish((feature,), truncation_of(body.truncate, state.manifest), limited="input")
-    embedded = await state.embed(request, texts, wish)
+    model = state.model(body.model)
+    model.check_dimensions(body.dimensions)
+    media = negotiate(request)
+    embedded = await model.embed(
+        request,
+        body.input.texts,
+        [model.sentence_feature],
+        body.truncate,
+        prompt_name=body.prompt_name,
+        limited="input",
+    )
     vectors = np.stack([item.vectors[0] for item in embedded.answered])
     if body.dimensions is not None:
         vectors = shortened(vectors, body.dimensions)
@@ -45,12 +47,12 @@ async def embeddings(body: EmbeddingsRequest, request: Request, state: CurrentSt
 
     def content() -> dict[str, object]:
         data: list[dict[str, object]] = [
-            {"object": "embedding", "index": index, "embedding": spelled(vector, body.encoding_format)}
-            for index, vector in enumerate(numbers)
+            {"object": "embedding", "index": index, "embedding": vector}
+            for index, vector in enumerate(encode_vector(numbers, body.encoding_format))
         ]
         for item, scale in zip(data, scales, strict=False):
             item["scale"] = scale
-        return {"object": "list", "data": data, "model": state.model_name, "usage": embedded.usage}
+        return {"object": "list", "data": data, "model": model.name, "usage": embedded.usage}
 
     return await large_json_reply(content, vectors.size)
 

@@ -5,17 +5,16 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from service.api.answers import SimilarityAnswer, documented
+from berth.errors import InvalidInputError
+from berth.similarity import Float64Array, best, max_sim, pairwise_scores, scores
+from berth.text.prepared import Item
+from berth.types import IntArray, Metric, Pooling, ResolvedFeature
+from service.api.answers import SimilarityAnswer, responses_of
 from service.api.fields import WindowCut
 from service.api.replies import large_json_reply
 from service.api.requests import EncoderRoute
 from service.api.schemas import SimilarityRequest
-from service.api.state import CurrentState, State
-from service.api.wishes import feature_of, truncation_of
-from service.errors import InvalidInputError
-from service.inference.reading import Item, Wish
-from service.inference.similarity import Float64Array, best, max_sim, pairwise_scores, scores
-from service.inference.types import Feature, IntArray, Metric, Pooling
+from service.api.state import CurrentState, ServedModel
 
 MAX_SCORES = 1 << 20
 """The most scores that one reply holds."""
@@ -25,7 +24,7 @@ PRODUCTS = 16
 router = APIRouter(route_class=EncoderRoute, tags=["vectors"])
 
 
-@router.post("/v1/similarity", summary="How near texts are to each other", responses=documented(SimilarityAnswer))
+@router.post("/v1/similarity", summary="How near texts are to each other", responses=responses_of(SimilarityAnswer))
 async def similarity(body: SimilarityRequest, request: Request, state: CurrentState) -> Response:
     """Compare sources with targets; larger is nearer, so distances are negated.
 
@@ -35,28 +34,29 @@ async def similarity(body: SimilarityRequest, request: Request, state: CurrentSt
     `scores` is their matrix, `source_tokens` and `target_tokens` say what its rows and columns are, and `max_sim` is
     the late-interaction score, the sum over the source's tokens of each one's best score (Khattab and Zaharia 2020).
     """
-    state.check_model(body.model)
+    model = state.model(body.model)
     _check(body)
-    feature = _feature(body, state)
-    wish = Wish(
-        (feature,),
-        truncation_of(body.truncate, state.manifest),
+    feature = _feature(body, model)
+    embedded = await model.embed(
+        request,
+        [*body.source.texts, *body.target.texts],
+        [feature],
+        body.truncate,
+        prompt_name=body.prompt_name,
         table=body.granularity == "token",
         limited="source",
     )
-    texts = state.prompted([*body.source.texts, *body.target.texts], body.prompt_name)
-    embedded = await state.embed(request, texts, wish)
-    metric = body.metric or state.manifest.similarity
+    metric = body.metric or model.manifest.similarity
     compare = _compare_tokens if body.granularity == "token" else _compare_texts
 
     def content() -> dict[str, Any]:
         compared = compare(body, metric, embedded.answered)
-        return {"model": state.model_name, **compared, "usage": embedded.usage}
+        return {"model": model.name, **compared, "usage": embedded.usage}
 
     return await large_json_reply(content, _products(body, embedded.answered) // PRODUCTS)
 
 
-def _feature(body: SimilarityRequest, state: State) -> Feature:
+def _feature(body: SimilarityRequest, model: ServedModel) -> ResolvedFeature:
     if body.granularity == "token":
         if body.pooling not in (None, Pooling.NONE):
             raise InvalidInputError(
@@ -65,7 +65,7 @@ def _feature(body: SimilarityRequest, state: State) -> Feature:
         body = body.model_copy(update={"pooling": Pooling.NONE})
     elif body.pooling in (Pooling.NONE, Pooling.WORDS):
         raise InvalidInputError("pooling", "must give one vector a text; granularity `token` compares tokens")
-    return feature_of(body, state.manifest, normalize=state.manifest.normalize)
+    return body.resolve(model.manifest, normalize=model.manifest.normalize)
 
 
 def _check(body: SimilarityRequest) -> None:

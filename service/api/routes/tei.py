@@ -11,23 +11,21 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from service.api.answers import Numbers, Rows, TeiToken, documented
-from service.api.errors import KINDS, Failure
-from service.api.fields import Flag, NonEmpty, PositiveInt, StringInputs, TeiIds, TeiInputs, counted
+from berth.backends.pooling import shortened
+from berth.embedder import Embedded
+from berth.errors import EmptyError, EncoderError, InvalidInputError, MalformedError
+from berth.similarity import scores
+from berth.text.prompts import prompted
+from berth.text.tokenizer import Token
+from berth.types import Metric, Pooling, ResolvedFeature, Text, TokenIds
+from service.api.answers import Numbers, Rows, TeiToken, responses_of
+from service.api.errors import SPECS, Failure
+from service.api.fields import Flag, NonEmpty, PositiveInt, StringInputs, TeiIds, TeiInputs
 from service.api.replies import TOKEN_NUMBERS, json_reply, large_json_reply
 from service.api.requests import EncoderRoute, JsonRoute
 from service.api.state import CurrentState, State
-from service.api.wishes import check_dimensions, sentence_feature
-from service.errors import EmptyError, EncoderError, InvalidInputError, MalformedError
-from service.inference.embedder import Embedded
-from service.inference.pooling import shortened
-from service.inference.reading import Wish
-from service.inference.similarity import scores
-from service.inference.tokenizer import Token
-from service.inference.truncation import Cut, Truncation
-from service.inference.types import Feature, Metric, Pooling, Text, TokenIds
 
-STATUSES = {KINDS[InvalidInputError]: 413, KINDS[MalformedError]: 422, KINDS[EmptyError]: 400, KINDS[EncoderError]: 424}
+STATUSES = {SPECS[InvalidInputError]: 413, SPECS[MalformedError]: 422, SPECS[EmptyError]: 400, SPECS[EncoderError]: 424}
 ERROR_TYPES = {
     400: "Empty",
     401: "Validation",
@@ -38,9 +36,9 @@ ERROR_TYPES = {
 }
 
 
-def tei_shape(failure: Failure) -> tuple[int, dict[str, Any]]:
+def tei_format(failure: Failure) -> tuple[int, dict[str, Any]]:
     """Spell a failure as TEI does."""
-    status = STATUSES.get(failure.kind, failure.kind.status)
+    status = STATUSES.get(failure.spec, failure.spec.status)
     return status, {"error": failure.message, "error_type": ERROR_TYPES.get(status, "Backend")}
 
 
@@ -54,13 +52,13 @@ class TeiErrorBody(BaseModel):
 class TeiRoute(JsonRoute):
     """A route whose errors are TEI's."""
 
-    error_shape = staticmethod(tei_shape)
+    error_format = staticmethod(tei_format)
 
 
 class TeiEncoderRoute(EncoderRoute):
     """A route that uses the encoder and whose errors are TEI's."""
 
-    error_shape = staticmethod(tei_shape)
+    error_format = staticmethod(tei_format)
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {"4XX": {"model": TeiErrorBody}, "5XX": {"model": TeiErrorBody}}
@@ -68,21 +66,21 @@ encoding = APIRouter(route_class=TeiEncoderRoute, tags=["text-embeddings-inferen
 tokens = APIRouter(route_class=TeiRoute, tags=["text-embeddings-inference"], responses=RESPONSES)
 
 
-class Reading(BaseModel):
+class TextFields(BaseModel):
     """How TEI's clients want texts read."""
 
     truncate: Flag | None = Field(None, description="false refuses a text beyond the model's maximum")
     truncation_direction: Literal["Right", "Left", "right", "left"] = "Right"
     prompt_name: str | None = None
 
-    def truncation(self) -> Truncation:
-        """Give the truncation; cutting is the default, as `/info` says with `auto_truncate`."""
+    def cut(self) -> str:
+        """Say where a long text is cut, if at all; cutting is the default, as `/info` says with `auto_truncate`."""
         if self.truncate is False:
-            return Truncation(Cut.ERROR)
-        return Truncation(Cut.START if self.truncation_direction.lower() == "left" else Cut.END)
+            return "error"
+        return "start" if self.truncation_direction.lower() == "left" else "end"
 
 
-class EmbedRequest(Reading):
+class EmbedRequest(TextFields):
     """One vector a text."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": ["a ship in harbour"]}]})
@@ -92,7 +90,7 @@ class EmbedRequest(Reading):
     dimensions: PositiveInt | None = None
 
 
-class EmbedAllRequest(Reading):
+class EmbedAllRequest(TextFields):
     """One vector a token."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": ["a ship in harbour"]}]})
@@ -104,7 +102,7 @@ class Sentences(BaseModel):
     """A sentence and those to compare it with."""
 
     source_sentence: NonEmpty
-    sentences: Annotated[list[NonEmpty], Field(min_length=1, fail_fast=True), counted("inputs.sentences")]
+    sentences: Annotated[list[NonEmpty], Field(min_length=1, fail_fast=True)]
 
 
 class SentenceSimilarityRequest(BaseModel):
@@ -119,7 +117,7 @@ class SentenceSimilarityRequest(BaseModel):
     )
 
     inputs: Sentences
-    parameters: Reading | None = None
+    parameters: TextFields | None = None
 
 
 class TokenizeRequest(BaseModel):
@@ -152,11 +150,11 @@ RootRequest = Annotated[
 ]
 
 
-@encoding.post("/embed", summary="One vector a text", responses=documented(Rows))
+@encoding.post("/embed", summary="One vector a text", responses=responses_of(Rows))
 async def embed(body: EmbedRequest, request: Request, state: CurrentState) -> Response:
     """Encode texts with the model's own pooling."""
-    check_dimensions(body.dimensions, state.manifest)
-    feature = replace(sentence_feature(state.manifest), normalize=body.normalize)
+    state.model().check_dimensions(body.dimensions)
+    feature = replace(state.model().sentence_feature, normalize=body.normalize)
     embedded = await _embedded(request, state, body.inputs.texts, body, feature)
     vectors = np.stack([item.vectors[0] for item in embedded.answered])
     if body.dimensions is not None:
@@ -164,22 +162,22 @@ async def embed(body: EmbedRequest, request: Request, state: CurrentState) -> Re
     return await large_json_reply(lambda: np.ascontiguousarray(vectors), vectors.size)
 
 
-@encoding.post("/embed_all", summary="One vector a token", responses=documented(list[Rows]))
+@encoding.post("/embed_all", summary="One vector a token", responses=responses_of(list[Rows]))
 async def embed_all(body: EmbedAllRequest, request: Request, state: CurrentState) -> Response:
     """Encode texts and give the last hidden state of each token, special ones too."""
-    feature = Feature(Pooling.NONE, (state.manifest.layers,))
+    feature = ResolvedFeature(Pooling.NONE, (state.model().manifest.layers,))
     embedded = await _embedded(request, state, body.inputs.texts, body, feature)
     vectors = [item.vectors[0] for item in embedded.answered]
     return await large_json_reply(lambda: vectors, sum(vector.size for vector in vectors))
 
 
-@encoding.post("/similarity", summary="How near sentences are to one of them", responses=documented(Numbers))
+@encoding.post("/similarity", summary="How near sentences are to one of them", responses=responses_of(Numbers))
 async def similarity(body: SentenceSimilarityRequest, request: Request, state: CurrentState) -> Response:
     """Give the cosine of the source sentence with each of the others."""
     source = Text("inputs.source_sentence", body.inputs.source_sentence)
     others = [Text(f"inputs.sentences[{index}]", text) for index, text in enumerate(body.inputs.sentences)]
-    feature = sentence_feature(state.manifest)
-    embedded = await _embedded(request, state, [source, *others], body.parameters or Reading(), feature)
+    feature = state.model().sentence_feature
+    embedded = await _embedded(request, state, [source, *others], body.parameters or TextFields(), feature)
     vectors = np.stack([item.vectors[0] for item in embedded.answered])
     return json_reply(scores(Metric.COSINE, vectors[:1], vectors[1:])[0])
 
@@ -187,7 +185,7 @@ async def similarity(body: SentenceSimilarityRequest, request: Request, state: C
 @encoding.post(
     "/",
     summary="`/embed` or `/similarity`, told apart by `inputs`: what huggingface_hub's client calls",
-    responses=documented(Rows | Numbers),
+    responses=responses_of(Rows | Numbers),
 )
 async def root(body: RootRequest, request: Request, state: CurrentState) -> Response:
     """Encode texts, or compare sentences where `inputs` has a `source_sentence`."""
@@ -196,13 +194,14 @@ async def root(body: RootRequest, request: Request, state: CurrentState) -> Resp
     return await embed(body, request, state)
 
 
-@tokens.post("/tokenize", summary="A text's tokens", responses=documented(list[list[TeiToken]]))
+@tokens.post("/tokenize", summary="A text's tokens", responses=responses_of(list[list[TeiToken]]))
 async def tokenize(body: TokenizeRequest, state: CurrentState) -> Response:
     """Tokenize texts; `start` and `stop` count code points and are null for special tokens."""
     # TEI's places count from the prompt: here it is a part of the text.
-    prompted = state.prompted(body.inputs.texts, body.prompt_name)
-    texts = [Text(text.name, text.prompt + str(text.value)) for text in prompted]
-    tables = await state.loaded().embedder.tables(texts, add_special_tokens=body.add_special_tokens)
+    model = state.model()
+    named = prompted(model.manifest, body.inputs.texts, body.prompt_name)
+    texts = [Text(text.name, text.prompt + str(text.value)) for text in named]
+    tables = await model.loaded().embedder.tables(texts, add_special_tokens=body.add_special_tokens)
 
     def content() -> list[list[dict[str, object]]]:
         pairs = zip(texts, tables, strict=True)
@@ -211,22 +210,24 @@ async def tokenize(body: TokenizeRequest, state: CurrentState) -> Response:
     return await large_json_reply(content, TOKEN_NUMBERS * sum(map(len, tables)))
 
 
-@tokens.post("/decode", summary="The text that token ids stand for", responses=documented(list[str]))
+@tokens.post("/decode", summary="The text that token ids stand for", responses=responses_of(list[str]))
 async def decode(body: DecodeRequest, state: CurrentState) -> Response:
     """Turn token ids back into texts."""
-    engine = state.loaded()
+    engine = state.model().loaded()
     engine.embedder.check([Text("ids", TokenIds(ids)) for ids in body.ids])
 
     def content() -> Response:
         skip = body.skip_special_tokens
-        return json_reply([engine.tokenizer.decode("ids", ids, skip_special_tokens=skip) for ids in body.ids])
+        return json_reply([engine.model.tokenizer.decode("ids", ids, skip_special_tokens=skip) for ids in body.ids])
 
     return await asyncio.to_thread(content)
 
 
-async def _embedded(request: Request, state: State, texts: list[Text], reading: Reading, feature: Feature) -> Embedded:
-    wish = Wish((feature,), reading.truncation(), limited="inputs")
-    return await state.embed(request, state.prompted(texts, reading.prompt_name), wish)
+async def _embedded(
+    request: Request, state: State, texts: list[Text], fields: TextFields, feature: ResolvedFeature
+) -> Embedded:
+    model = state.model()
+    return await model.embed(request, texts, [feature], fields.cut(), prompt_name=fields.prompt_name, limited="inputs")
 
 
 def _simple(token: Token, text: str) -> dict[str, object]:

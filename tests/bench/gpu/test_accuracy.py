@@ -6,20 +6,20 @@ import torch
 
 from bench.gpu.accuracy import expected, lowest_cosine
 from bench.gpu.texts import encoding
-from service.inference.pooling import merge_layers, pool
-from service.inference.types import Feature, Merge, Pooling
+from berth.backends.pooling import merge_layers, pool
+from berth.types import Merge, Pooling, ResolvedFeature
 
 FEATURES = [
-    *(Feature(pooling, (2,)) for pooling in Pooling if pooling is not Pooling.POOLER),
-    Feature(Pooling.MEAN, (2,), normalize=True, exclude_special=True),
-    Feature(Pooling.MEAN, (0, 1)),
-    Feature(Pooling.MAX, (1, 2), Merge.MEAN),
+    *(ResolvedFeature(pooling, (2,)) for pooling in Pooling if pooling is not Pooling.POOLER),
+    ResolvedFeature(Pooling.MEAN, (2,), normalize=True, exclude_special=True),
+    ResolvedFeature(Pooling.MEAN, (0, 1)),
+    ResolvedFeature(Pooling.MAX, (1, 2), Merge.MEAN),
 ]
 
 
 @pytest.mark.parametrize("length", [1, 3, 20])
 @pytest.mark.parametrize("feature", FEATURES, ids=str)
-def test_poolings_are_the_services(feature: Feature, length: int) -> None:
+def test_poolings_are_the_services(feature: ResolvedFeature, length: int) -> None:
     text = encoding(length, 0, 100)
     states = np.random.default_rng(length).standard_normal((3, length, 6), dtype=np.float32)
     ours = expected(feature, [*map(torch.from_numpy, states), None], text)

@@ -7,14 +7,14 @@ from transformers import BertConfig, BertModel
 from bench.gpu.speed import in_flight, operations, scheduled
 from bench.gpu.texts import lengths, sentences
 from bench.gpu.torch_side import TorchEncoder, padded_batches, rounds, tokens_per_second
-from service.inference.scheduler import MAX_PADDING
-from service.inference.types import Unit, Vectors
+from berth.batching.queue import MAX_PADDING
+from berth.types import TokenSequence, Vectors
 
 UNITS = sentences(16, 200, 40, 2, 97)
 
 
-def names(batches: list[list[Unit]]) -> list[int]:
-    return sorted(id(unit) for batch in batches for unit in batch)
+def names(batches: list[list[TokenSequence]]) -> list[int]:
+    return sorted(id(sequence) for batch in batches for sequence in batch)
 
 
 def test_lengths_are_mixed_around_their_mean_and_the_longest_alone() -> None:
@@ -59,8 +59,8 @@ def test_torch_encoder_pads_without_touching_the_vectors() -> None:
     config = BertConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40)
     encode = TorchEncoder(BertModel(config).eval(), "cpu")
     together = encode(UNITS[:6])
-    for unit, vector in zip(UNITS[:6], together, strict=True):
-        np.testing.assert_allclose(encode([unit])[0], vector, atol=1e-5)
+    for sequence, vector in zip(UNITS[:6], together, strict=True):
+        np.testing.assert_allclose(encode([sequence])[0], vector, atol=1e-5)
 
 
 @pytest.mark.parametrize("seconds", [0, 0.001])
@@ -73,8 +73,8 @@ def test_rounds_are_whole(seconds: float) -> None:
 
 
 def test_rates_count_the_texts_own_tokens() -> None:
-    def encode(units: list[Unit]) -> list[Vectors]:
-        seen.append(sum(map(len, units)))
+    def encode(sequences: list[TokenSequence]) -> list[Vectors]:
+        seen.append(sum(map(len, sequences)))
         return []
 
     seen: list[int] = []

@@ -1,8 +1,8 @@
 """Makes ONNX Runtime and the wall clock fail.
 
 Python runs this at the start of each process that has this folder on its path. So the service is started as it always
-is, workers too, and what fails is the library below it. Which way a run fails is told by the tokens in it, whose ids
-come by the environment; of a run that hangs, by a file whose coming ends it; how wrong the clock is, by a file too.
+is, and what fails is the library below it. Which way a run fails is told by the tokens in it, whose ids come by the
+environment; a run that hangs ends when a file appears; how wrong the clock is, a file says too.
 """
 
 import os

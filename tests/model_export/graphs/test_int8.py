@@ -2,65 +2,42 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from transformers import BertModel
+from numpy.typing import NDArray
 
+from berth.artifact import GRAPH, WEIGHTS, Artifact, Precision, Target, read_artifact
+from berth.backends.cpu.encoder import CpuEncoder, open_cpu_encoder
+from berth.backends.golden import check_golden_vectors
+from berth.contract import FakeEncoder
+from berth.errors import ArtifactError
+from berth.models import DEFAULT_MODEL
+from berth.types import Encoding, Float32Array, TokenSequence, Vectors
 from model_export import export as export_module
 from model_export import reference
-from model_export.checkpoint import DEFAULT_ID, find_checkpoint
+from model_export.checkpoint import find_checkpoint
 from model_export.export import export
-from model_export.graphs import write_graphs
+from model_export.graphs import write_graph
 from model_export.network import Network
 from model_export.quantize import RECTIFIED, SYMMETRIC
 from model_export.reference import Float64Array, Rows
 from model_export.weights import Weights
-from service.errors import ArtifactError
-from service.inference import encoder as encoder_module
-from service.inference.artifact import EXACT_PRODUCTS, GRAPH, WEIGHTS, Artifact, Precision, Target, read_artifact
-from service.inference.encoder import CpuEncoder, open_cpu_encoder
-from service.inference.probes import check_probes
-from service.inference.types import Encoding, Float32Array, Unit, Vectors
 
 Run = Callable[[Path, Sequence[Encoding]], dict[str, Float32Array]]
 Draw = Callable[..., list[Encoding]]
 LENGTHS = (5, 40, 1, 2, 17, 40, 3)
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "gelu_new": {"hidden_act": "gelu_new"},
-    "relu": {"hidden_act": "relu"},
-    "one type": {"type_vocab_size": 1},
-    "one head": {"num_attention_heads": 1},
-    "one layer": {"num_hidden_layers": 1},
-    "wide": {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 32},
-}
-
-
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
-def test_every_output_is_near_transformers(
-    tmp_path: Path, make_checkpoint: Callable[..., Path], run_graph: Run, run_torch: Run, draw: Draw, variant: Any
-) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", **variant)
-    artifact = export(str(checkpoint), tmp_path / "artifact", precision="int8").folder
-    texts = draw(LENGTHS, type_vocab_size=variant.get("type_vocab_size", 3))
-    actual, expected = run_graph(artifact, texts), run_torch(checkpoint, texts)
-    assert actual.keys() == expected.keys()
-    for name, rows in expected.items():
-        cosines = _cosines(actual[name], rows)
-        assert cosines.min() > 0.98, name
-        assert cosines.mean() > 0.995, name
-
 
 def test_the_default_model_is_near_its_float32_form(
     minilm: Path, minilm_int8: Path, run_graph: Run, draw: Draw
 ) -> None:
-    probes = [probe.encoding for probe in read_artifact(minilm).probes()]
-    texts = [*probes, *draw([256, 12, 2, 100], vocab_size=30522, type_vocab_size=2)]
+    golden_vectors = [each.encoding for each in read_artifact(minilm).golden_vectors()]
+    texts = [*golden_vectors, *draw([256, 12, 2, 100], vocab_size=30522, type_vocab_size=2)]
     exact, rounded = (_means(run_graph(folder, texts)["hidden_state_6"], texts) for folder in (minilm, minilm_int8))
     cosines = _cosines(rounded, exact)
     assert cosines.min() > 0.975
@@ -86,14 +63,16 @@ def test_the_default_models_vectors_are_the_same_alone(minilm_int8: Path, run_gr
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
-def test_rows_of_zeros(tmp_path: Path, make_checkpoint: Callable[..., Path], run_graph: Run, draw: Draw) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint")
-    model = BertModel.from_pretrained(checkpoint)
-    for layer in model.encoder.layer:
-        layer.attention.self.value.weight.data.zero_()  # so that the context is zero throughout
-        layer.attention.self.value.bias.data.zero_()
-    model.save_pretrained(checkpoint)
-    artifact = export(str(checkpoint), tmp_path / "artifact", precision="int8").folder
+def test_rows_of_zeros(
+    tmp_path: Path, tiny_copy: Path, change_weights: Callable[..., None], run_graph: Run, draw: Draw
+) -> None:
+    def without_values(stored: dict[str, NDArray[Any]]) -> None:
+        """Make the context zero throughout."""
+        for layer, part in product(range(3), ("weight", "bias")):
+            stored[f"encoder.layer.{layer}.attention.self.value.{part}"][:] = 0
+
+    change_weights(tiny_copy, without_values)
+    artifact = export(str(tiny_copy), tmp_path / "artifact", precision="int8").folder
     assert all(np.isfinite(rows).all() for rows in run_graph(artifact, draw(LENGTHS)).values())
 
 
@@ -114,66 +93,48 @@ def test_a_graph_that_rounds_otherwise_is_refused(
     tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
-        write_graphs(network, weights, folder, target, precision)
+        write_graph(network, weights, folder, target, precision)
         _cut_weights(folder)
 
-    monkeypatch.setattr(export_module, "write_graphs", write)
+    monkeypatch.setattr(export_module, "write_graph", write)
     refused(tiny_checkpoint, "hidden_state_1 of the graph is off its own arithmetic by ", "int8")
 
 
 @pytest.mark.parametrize("name", ["tiny_int8", "minilm_int8"])
-def test_the_probes_agree_on_this_machine(request: pytest.FixtureRequest, name: str) -> None:
-    artifact = read_artifact(request.getfixturevalue(name))
-    check_probes(artifact, open_cpu_encoder(artifact))
+def test_the_golden_vectors_agree_on_this_machine(request: pytest.FixtureRequest, name: str) -> None:
+    open_cpu_encoder(read_artifact(request.getfixturevalue(name)))  # which checks them
 
 
-def test_exact_kernels_take_over_where_the_fast_ones_are_wrong(
-    minilm_int8: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Such a processor fails by itself; any other is made to."""
-    artifact = read_artifact(minilm_int8)
-
-    def fail(*_: object) -> None:
-        raise ArtifactError("this machine's vectors differ from the probes")
-
-    monkeypatch.setattr(encoder_module, "check_probes", fail)
-    encoder = open_cpu_encoder(artifact)
-    assert "without VNNI the fast ones add wrongly: this machine's vectors" in caplog.text
-    key, value = EXACT_PRODUCTS
-    assert encoder._session.get_session_options().get_session_config_entry(key) == value
-    check_probes(artifact, encoder)
-
-
-def test_weights_that_saturate_are_found_by_the_probes(tiny_int8: Path) -> None:
+def test_weights_that_saturate_are_found_by_the_golden_vectors(tiny_int8: Path) -> None:
     manifest = read_artifact(tiny_int8).manifest
     before = (tiny_int8 / WEIGHTS).read_bytes()
     try:
         _cut_weights(tiny_int8)
         artifact = Artifact(tiny_int8, manifest)
         with pytest.raises(ArtifactError, match="a driver, library or processor computes wrongly"):
-            check_probes(artifact, CpuEncoder(artifact, exact=True))
+            check_golden_vectors(artifact, CpuEncoder(artifact, exact=True))
     finally:
         (tiny_int8 / WEIGHTS).write_bytes(before)
 
 
 @pytest.mark.parametrize(("name", "checkpoint"), [("tiny_int8", "tiny_checkpoint"), ("minilm_int8", None)])
-def test_sums_that_saturate_are_found_by_the_probes(
+def test_sums_that_saturate_are_found_by_the_golden_vectors(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, name: str, checkpoint: str | None
 ) -> None:
     """On x86 without VNNI, two products of u8 and s8 are added in 16 bits, which do not hold every sum."""
     artifact = read_artifact(request.getfixturevalue(name))
-    source = str(request.getfixturevalue(checkpoint)) if checkpoint else DEFAULT_ID
+    source = str(request.getfixturevalue(checkpoint)) if checkpoint else DEFAULT_MODEL
     model = export_module._read(find_checkpoint(source))
     first = replace(model.network, layers=1)
 
-    def encode(units: Sequence[Unit]) -> list[Vectors]:
-        states = reference.forward(first, model.weights, [unit.encoding for unit in units], "int8")
+    def encode(sequences: Sequence[TokenSequence]) -> list[Vectors]:
+        states = reference.forward(first, model.weights, [sequence.encoding for sequence in sequences], "int8")
         return [[text.hidden[1].mean(axis=0).astype(np.float32)] for text in states]
 
-    check_probes(artifact, encode)
+    check_golden_vectors(artifact, FakeEncoder(encode))
     monkeypatch.setattr(reference, "_int8_linear", _saturating_linear)
     with pytest.raises(ArtifactError, match="a driver, library or processor computes wrongly"):
-        check_probes(artifact, encode)
+        check_golden_vectors(artifact, FakeEncoder(encode))
 
 
 def _saturating_linear(weights: Weights, name: str) -> Rows:

@@ -1,24 +1,25 @@
-"""The application in this process, without a network, its encoder real or a fake."""
+"""The application in this process, without a network, around a model whose backend is the real encoder or a fake."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from berth.artifact import Artifact
+from berth.backends.cpu.encoder import CpuEncoder
+from berth.batching.worker import ModelLane, Worker
+from berth.contract import Backend
+from berth.embedder import Embedder
+from berth.model import Model
+from berth.text.tokenizer import Tokenizer
 from service.api.app import create_app
-from service.api.state import Engine, State
-from service.inference.artifact import Artifact
-from service.inference.cache import VectorCache
-from service.inference.embedder import Embedder, Limits
-from service.inference.encoder import CpuEncoder
-from service.inference.runner import Encode, Runner
-from service.inference.scheduler import Scheduler
-from service.inference.tokenizer import Tokenizer
-from service.inference.watch import Watch
+from service.api.state import Engine, ServedModel, State
 from service.settings import Settings
+from tests.service.api.gate import Gate
 
 
 class Api:
@@ -34,6 +35,16 @@ class Api:
         """What the routes share."""
         state: State = self.app.state.berth
         return state
+
+    @property
+    def model(self) -> ServedModel:
+        """The model that is served."""
+        return self.state.model()
+
+    @property
+    def worker(self) -> Worker:
+        """What runs the queue's batches."""
+        return self.state.worker
 
     def run(self, scenario: Coroutine[Any, Any, Any]) -> Any:
         """Run something on the application's event loop."""
@@ -57,8 +68,7 @@ class Api:
 
     def close(self) -> None:
         """End the encoder's threads and the client."""
-        if self.state.engine is not None:
-            self.state.engine.runner.stop()
+        self.worker.stop()
         self.run(self.client.aclose())
 
 
@@ -74,28 +84,24 @@ def api_loop() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture(scope="session")
 def build_api(api_loop: asyncio.Runner, artifact: Artifact, tokenizer: Tokenizer) -> MakeApi:
-    """Give a function that builds an application around an encoder; None leaves the model unloaded."""
+    """Give a function that builds an application around a backend; None leaves the model unloaded.
 
-    def build(encode: Encode | None, **settings: Any) -> Api:
-        api = Api(api_loop, create_app(Settings(**settings), artifact, on_failure=lambda: None))
-        if encode is not None:
-            api.run(load(api.state, encode))
+    `manifest` are fields of the artifact's that are to be others.
+    """
+
+    def build(backend: Backend | None, *, manifest: Mapping[str, Any] | None = None, **settings: Any) -> Api:
+        amended = replace(artifact, manifest=artifact.manifest.model_copy(update=manifest))
+        settings = {"threads": 1, "max_batch_tokens": 256} | settings
+        api = Api(api_loop, create_app(Settings(**settings), amended, on_failure=lambda: None))
+        if backend is not None:
+            api.run(load(api, backend))
         return api
 
-    async def load(state: State, encode: Encode) -> None:
-        settings = state.settings
-        watch = Watch(encode, patience=settings.request_timeout)
-        runner = Runner(
-            [watch],
-            Scheduler(settings.max_batch_tokens or 256),
-            threads=1,
-            max_queue_tokens=settings.max_queue_tokens,
-            cache=VectorCache(0),
-            on_batch=state.metrics.count_batch,
-        )
-        runner.start()
-        limits = Limits(settings.max_texts, settings.max_text_chars, settings.max_reply_numbers)
-        state.engine = Engine(tokenizer, [watch], runner, Embedder(tokenizer, runner, state.manifest, limits))
+    async def load(api: Api, backend: Backend) -> None:
+        model = Model(api.model.manifest, tokenizer, [backend])
+        lane = ModelLane(api.state.settings.max_batch_tokens or 256, [backend], model.manifest.max_tokens)
+        api.worker.start()
+        api.model.engine = Engine(model, lane, Embedder(model, api.worker, lane, api.state.limits))
 
     return build
 
@@ -105,13 +111,21 @@ def make_api(build_api: MakeApi) -> Iterator[MakeApi]:
     """Give a function that builds an application for one test."""
     built: list[Api] = []
 
-    def make(encode: Encode | None, **settings: Any) -> Api:
-        built.append(build_api(encode, **settings))
+    def make(backend: Backend | None, **options: Any) -> Api:
+        built.append(build_api(backend, **options))
         return built[-1]
 
     yield make
     for api in built:
         api.close()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Give an encoder that stands still, and let it go at the end."""
+    gate = Gate()
+    yield gate
+    gate.open.set()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from berth.text.truncation import Combine
+from berth.types import Pooling, SplitText, Text, TextPair, TokenIds
 from service.api.fields import (
     FeatureFields,
     HeadCut,
@@ -19,8 +21,6 @@ from service.api.fields import (
     texts_of,
     texts_or_ids_of,
 )
-from service.inference.truncation import Combine
-from service.inference.types import Pooling, SplitText, Text, TextPair, TokenIds
 
 TRUNCATE: TypeAdapter[Any] = TypeAdapter(Truncate)
 

@@ -1,146 +1,199 @@
-"""What is loaded, which threads are started beside it, and what is found out about it."""
+"""What is loaded, which threads are started for it, and what is found out about it while it serves."""
 
 import asyncio
 import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+import service.api.app
 import service.api.loading
+from berth.artifact import Artifact, read_artifact
+from berth.batching.worker import Worker
+from berth.contract import FakeEncoder
+from berth.errors import EncoderError
+from berth.model import Model, open_tokenizer
+from berth.types import TokenSequence, Vectors
 from service.api.app import create_app
-from service.api.loading import calibrate, load, load_then_serve
-from service.api.state import State
-from service.errors import EncoderError
-from service.inference.artifact import Manifest, read_artifact
-from service.inference.calibration import Calibration, CalibrationFile
-from service.inference.encoder import CpuEncoder
-from service.inference.runner import Encode, Runner
-from service.inference.scheduler import Scheduler
+from service.api.loading import CHECKS, LoadModel, load, load_then_serve, watchdog
+from service.api.state import Engine, State
+from service.metrics import Metrics
 from service.settings import Settings
 
+BOUND = 60.0
 
-@pytest.mark.parametrize(("cores", "alone"), [(1, True), (1, False), (2, False)])
-def test_each_core_has_a_thread_of_each_kind_and_one_that_all_share_a_beat(
-    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch, cores: int, alone: bool
+
+class Recorder(FakeEncoder):
+    """Notes the lengths of each batch; fails where there is an error to fail with."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(max_batch_tokens=192)
+        self.batches: list[list[int]] = []
+        self._error = error
+
+    def encode(self, sequences: Sequence[TokenSequence]) -> list[Vectors]:
+        """Note the batch."""
+        self.batches.append([len(sequence) for sequence in sequences])
+        if self._error is not None:
+            raise self._error
+        return super().encode(sequences)
+
+
+def loads(backend: FakeEncoder) -> LoadModel:
+    """Give a function that loads a backend in place of an artifact's."""
+    return lambda artifact, _gpus, _limit: Model(artifact.manifest, open_tokenizer(artifact), [backend])
+
+
+def serve(
+    artifact: Path, backend: FakeEncoder, settings: Settings, ready: Callable[[State], object] = lambda _: None
+) -> Any:
+    """Start an application, wait until it is ready, and give what a function finds then."""
+    app = create_app(settings, read_artifact(artifact), on_failure=lambda: None, load_model=loads(backend))
+
+    async def main() -> Any:
+        async with app.router.lifespan_context(app):
+            state: State = app.state.berth
+            while not state.ready:  # nothing tells
+                await asyncio.sleep(0.01)
+            return ready(state)
+
+    return asyncio.run(asyncio.wait_for(main(), BOUND))
+
+
+@pytest.mark.parametrize(("threads", "cores", "expected"), [(None, 1, 1), (None, 2, 2), (3, 2, 3)])
+def test_each_core_has_a_thread_of_each_priority_and_the_largest_batches_are_run_first(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None, cores: int, expected: int
 ) -> None:
-    monkeypatch.setattr(service.api.loading, "available_cores", lambda _: cores)
-    monkeypatch.setattr(service.api.loading, "on_one_core", lambda: alone)
-    rehearsed: list[tuple[int, int]] = []
-    monkeypatch.setattr(service.api.loading, "rehearse", lambda _encode, _manifest, *sizes: rehearsed.append(sizes))
-    app = create_app(Settings(max_batch_tokens=64), read_artifact(tiny_artifact), on_failure=lambda: None)
+    monkeypatch.setattr(service.api.app, "available_cores", lambda: cores)
+    backend = Recorder()
     others = set(threading.enumerate())
 
-    async def main() -> list[str]:
-        async with app.router.lifespan_context(app):
-            while not app.state.berth.ready:  # nothing tells
-                await asyncio.sleep(0.01)
-            return sorted(thread.name for thread in set(threading.enumerate()) - others)
+    def names(_: State) -> list[str]:
+        started = set(threading.enumerate()) - others
+        return sorted(thread.name for thread in started if thread.name.startswith("encoder"))
 
-    names = asyncio.run(asyncio.wait_for(main(), 60))
-    encoders = [f"encoder-{kind}-{number}" for kind in ("bulk", "short") for number in range(cores)]
-    assert [name for name in names if name.startswith(("beat", "encoder"))] == ["beat"] * alone + encoders
-    assert rehearsed == [(64, 2 * cores)]
+    settings = Settings(max_batch_tokens=64, threads=threads)
+    found = serve(tiny_artifact, backend, settings, names)
+    assert found == [f"encoder-{kind}-{number}" for kind in ("bulk", "short") for number in range(expected)]
+    assert len(backend.batches) == 2 * 2 * expected, "the largest batch and the longest text, on each thread"
+    assert {sum(batch) for batch in backend.batches} == {64, 40}
 
 
-@pytest.mark.parametrize("error", [None, EncoderError("there is no memory"), RuntimeError("can't start new thread")])
-def test_a_budget_that_was_found_is_rehearsed_too_and_a_rehearsal_that_fails_is_told(
-    tiny_artifact: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    error: Exception | None,
+@pytest.mark.parametrize("error", [EncoderError("there is no memory"), RuntimeError("can't start new thread")])
+def test_a_warm_up_that_fails_is_told_and_the_model_served(
+    tiny_artifact: Path, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    rehearsed: list[int] = []
-
-    def rehearse(_encode: Encode, _manifest: Manifest, tokens: int, _times: int) -> None:
-        rehearsed.append(tokens)
-        if error is not None:
-            raise error
-
-    monkeypatch.setattr(service.api.loading, "rehearse", rehearse)
-    monkeypatch.setattr(service.api.loading, "best_budget", lambda _rates, _usual: 192)
-    app = create_app(Settings(cache_dir=tmp_path), read_artifact(tiny_artifact), on_failure=lambda: None)
-
-    def told() -> bool:
-        return f"the largest batches fail: {error}" in caplog.messages
-
-    async def main() -> None:
-        async with app.router.lifespan_context(app):
-            while not rehearsed or told() is (error is None):  # nothing else tells
-                await asyncio.sleep(0.01)
-            assert app.state.berth.ready
-
-    asyncio.run(asyncio.wait_for(main(), 60))
-    assert rehearsed == [192]
+    serve(tiny_artifact, Recorder(error), Settings(threads=1))
+    assert f"the largest batches fail: {error}" in caplog.messages
 
 
-@pytest.fixture
-def pays(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Have the calibration find batches of 192 tokens, and that the graph for short texts pays or does not."""
-    monkeypatch.setattr(service.api.loading, "short_graph_pays", lambda _encoder, _manifest: request.param)
-    monkeypatch.setattr(service.api.loading, "best_budget", lambda _rates, _usual: 192)
-    return bool(request.param)
-
-
-def load_and_calibrate(artifact: Path, settings: Settings) -> tuple[list[bool], int]:
-    """Tell whether there is a graph for short texts before and after the calibration, and the budget after it."""
-    app = create_app(settings, read_artifact(artifact), on_failure=lambda: None)
-    state: State = app.state.berth
-    engine = load(state, read_artifact(artifact), lambda: None)
-
-    def has_short_graph() -> bool:
-        encode = engine.encoders[0].encode
-        assert isinstance(encode, CpuEncoder)
-        return encode.has_short_graph
-
-    before = has_short_graph()
-    asyncio.run(asyncio.wait_for(calibrate(state, engine), 60))
-    return [before, has_short_graph()], engine.runner.max_batch_tokens
-
-
-@pytest.mark.parametrize("pays", [True, False], indirect=True)
-def test_the_graph_for_short_texts_is_not_even_loaded_where_it_is_known_not_to_pay(
-    tiny_artifact: Path, tmp_path: Path, pays: bool
+@pytest.mark.parametrize(("given", "budget"), [(None, 192), (64, 64)])
+def test_a_batch_holds_what_is_set_or_what_suits_the_backend(
+    tiny_artifact: Path, tmp_path: Path, given: int | None, budget: int
 ) -> None:
-    settings = Settings(cache_dir=tmp_path)
-    assert load_and_calibrate(tiny_artifact, settings) == ([True, pays], 192)
-    assert load_and_calibrate(tiny_artifact, settings) == ([pays, pays], 192)
+    """On the CPU nothing is measured, and nothing kept in the cache's folder."""
+    backend = Recorder()
 
+    def budgets(state: State) -> tuple[int, float | None]:
+        told = state.metrics.registry.get_sample_value("berth_max_batch_tokens")
+        return state.model().loaded().lane.max_batch_tokens, told
 
-@pytest.mark.parametrize("pays", [True, False], indirect=True)
-def test_a_budget_that_is_set_is_not_measured_and_nothing_is_kept(
-    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pays: bool
-) -> None:
-    monkeypatch.delattr(service.api.loading, "token_rates")
-    settings = Settings(cache_dir=tmp_path, max_batch_tokens=64)
-    for _ in range(2):
-        assert load_and_calibrate(tiny_artifact, settings) == ([True, pays], 64)
+    settings = Settings(threads=1, max_batch_tokens=given, cache_dir=tmp_path)
+    assert serve(tiny_artifact, backend, settings, budgets) == (budget, budget)
+    assert max(map(sum, backend.batches)) == budget
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("pays", [True], indirect=True)
-def test_what_another_worker_finds_meanwhile_is_taken(
-    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pays: bool
+@pytest.mark.parametrize(("size", "is_cached"), [(0, False), (10, True)])
+def test_vectors_are_kept_where_that_is_asked_for(tiny_artifact: Path, size: int, is_cached: bool) -> None:
+    app = create_app(Settings(cache_size=size), read_artifact(tiny_artifact), on_failure=lambda: None)
+    engine: Engine = load(app.state.berth, app.state.berth.model(), loads(FakeEncoder()))
+    assert (engine.lane.cache is not None) is is_cached
+
+
+def failing_to_start(_: Worker) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def failing_to_load(_artifact: Artifact, _gpus: Sequence[int], _limit: int | None) -> Model:
+    raise RuntimeError("can't load")
+
+
+@pytest.mark.parametrize("what", ["start", "load"])
+def test_an_engine_that_cannot_be_loaded_or_started_is_a_failure_and_not_silence(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
-    manifest = read_artifact(tiny_artifact).manifest
-
-    def begin(*_: object) -> Scheduler:  # between what is read at the start and the calibration
-        CalibrationFile(tmp_path, manifest).write(Calibration(max_batch_tokens=128, short_graph=False))
-        return Scheduler(384)
-
-    monkeypatch.setattr(service.api.loading, "Scheduler", begin)
-    assert load_and_calibrate(tiny_artifact, Settings(cache_dir=tmp_path)) == ([True, False], 128)
-
-
-def test_an_engine_that_cannot_be_started_is_a_failure_and_not_silence(
-    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def start(_: Runner) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(Runner, "start", start)
+    load_model = loads(FakeEncoder()) if what == "start" else failing_to_load
+    monkeypatch.setattr(Worker, "start", failing_to_start)
     failures: list[None] = []
-    app = create_app(Settings(), read_artifact(tiny_artifact), on_failure=lambda: None)
-    asyncio.run(load_then_serve(app.state.berth, read_artifact(tiny_artifact), lambda: failures.append(None)))
-    assert (len(failures), app.state.berth.engine) == (1, None)
-    assert "can't start new thread" in caplog.text
+    app = create_app(Settings(threads=1), read_artifact(tiny_artifact), on_failure=lambda: None)
+    state: State = app.state.berth
+    asyncio.run(load_then_serve(state, state.model(), lambda: failures.append(None), load_model))
+    assert (len(failures), state.model().engine, state.ready) == (1, None, False)
+    assert f"can't {'start new thread' if what == 'start' else 'load'}" in caplog.text
+
+
+# The watchdog, at each of whose checks the oldest batch has an age; tests/faults lets real batches hang
+
+OLD, YOUNG, NONE = 30.5, 29.5, 0.0
+"""Seconds, where a request may take 30."""
+
+
+def watched(state: State, ages: Iterable[float]) -> Iterator[bool]:
+    """Yield, for each age that a check of the watchdog finds, whether the encoder counts as hung after it."""
+    found: list[bool] = []
+    left = iter(ages)
+
+    def oldest_batch() -> float:
+        found.append(state.hung)
+        try:
+            return next(left)
+        except StopIteration:
+            raise asyncio.CancelledError from None
+
+    state.worker = cast("Worker", SimpleNamespace(oldest_batch=oldest_batch))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(watchdog(state))
+    return iter(found[1:])
+
+
+@pytest.fixture
+def state(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> State:
+    """Give a service where a request may take 30 seconds, and which is checked without a pause."""
+    monkeypatch.setattr(service.api.loading, "CHECK_SECONDS", 0)
+    app = create_app(Settings(request_timeout=30), read_artifact(tiny_artifact), on_failure=lambda: None)
+    state: State = app.state.berth
+    return state
+
+
+def stalls(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("berth_encoder_stalls_total")
+
+
+def test_a_batch_that_is_long_within_a_requests_time_hangs_not(state: State) -> None:
+    assert set(watched(state, [YOUNG, NONE] * CHECKS + [YOUNG] * 3 * CHECKS)) == {False}
+    assert stalls(state.metrics) == 0
+
+
+def test_a_batch_that_runs_longer_than_a_request_may_take_hangs_until_it_ends(
+    state: State, caplog: pytest.LogCaptureFixture
+) -> None:
+    hung = list(watched(state, [OLD] * (CHECKS + 20) + [NONE, YOUNG]))
+    assert hung == [False] * (CHECKS - 1) + [True] * 21 + [False, False]
+    assert stalls(state.metrics) == 1
+    assert [record.levelname for record in caplog.records if "hangs" in record.message] == ["CRITICAL", "WARNING"]
+
+
+def test_every_hang_counts(state: State) -> None:
+    hung = list(watched(state, ([OLD] * CHECKS + [YOUNG]) * 3))
+    assert hung == ([False] * (CHECKS - 1) + [True, False]) * 3
+    assert stalls(state.metrics) == 3
+
+
+def test_batches_that_look_old_for_a_moment_hang_not(state: State) -> None:
+    """So it is after SIGSTOP and SIGCONT: all that ran looks old, and ends."""
+    assert set(watched(state, ([OLD] * (CHECKS - 1) + [NONE]) * 5)) == {False}
+    assert stalls(state.metrics) == 0

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,11 @@ import numpy as np
 import orjson
 import pytest
 
-from service.inference.scheduler import Kind
-from service.inference.tokenizer import Tokenizer
-from service.inference.types import Unit, Vectors
+from berth.batching.queue import Priority
+from berth.contract import FakeEncoder
+from berth.text.tokenizer import Tokenizer
+from berth.types import TokenSequence, Vectors
+from tests.service.api.gate import Gate
 
 if TYPE_CHECKING:
     from tests.service.api.conftest import Api, MakeApi
@@ -56,46 +57,30 @@ def counted(api: "Api", status: str) -> float:
     return api.sample("berth_requests_total", route="/v1/embeddings", status=status)
 
 
-def test_hang_up_ends_the_work_and_is_counted(make_api: "MakeApi") -> None:
-    gate = threading.Event()
-
-    def wait(units: Sequence[Unit]) -> list[Vectors]:
-        assert gate.wait(20), "the test opens the gate"
-        return [[np.ones(384, dtype=np.float32)] for _ in units]
-
-    api = make_api(wait, max_batch_tokens=4)  # one text a batch: the other waits
+def test_hang_up_ends_the_work_and_is_counted(make_api: "MakeApi", gate: Gate) -> None:
+    api = make_api(gate, max_batch_tokens=4)  # one text a batch: the other waits
 
     async def scenario() -> None:
         connection = Connection({"type": "http.request", "body": BODY})
         request = asyncio.ensure_future(api.app({**SCOPE}, connection.receive, connection.send))
-        engine = api.state.engine
-        assert engine is not None
-        while engine.runner.queued_units != 1:
+        while api.worker.queue.sequences != 1:
             await asyncio.sleep(0.001)
         connection.leaves.set()
         await request
-        assert engine.runner.queued_units == 0
+        assert api.worker.queue.sequences == 0
         assert connection.sent == []
+        assert api.worker.requests == 0
 
-    try:
-        api.run(scenario())
-    finally:
-        gate.set()
+    api.run(scenario())
     assert counted(api, "499") == 1
     assert api.sample("berth_rejected_requests_total", reason="disconnected") == 1
     assert api.sample("berth_requests_in_flight") == 0
 
 
 def test_client_that_has_left_costs_no_tokenizing_where_there_are_others(
-    make_api: "MakeApi", monkeypatch: pytest.MonkeyPatch
+    make_api: "MakeApi", gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate = threading.Event()
-
-    def wait(units: Sequence[Unit]) -> list[Vectors]:
-        assert gate.wait(20), "the test opens the gate"
-        return [[np.ones(384, dtype=np.float32)] for _ in units]
-
-    api = make_api(wait)
+    api = make_api(gate)
     tokenized: list[object] = []
     encode = Tokenizer.encode
 
@@ -112,20 +97,17 @@ def test_client_that_has_left_costs_no_tokenizing_where_there_are_others(
         connection = Connection({"type": "http.request", "body": BODY})
         connection.leaves.set()
         await api.app({**SCOPE}, connection.receive, connection.send)
-        gate.set()
+        gate.open.set()
         assert (await stays).status_code == 200
 
-    try:
-        api.run(scenario())
-    finally:
-        gate.set()
+    api.run(scenario())
     assert len(tokenized) == 1
     assert counted(api, "499") == 1
     assert api.state.inside == 0
 
 
 def test_hang_up_before_the_body_is_whole_is_one_too(make_api: "MakeApi") -> None:
-    api = make_api(lambda units: [[np.ones(384, dtype=np.float32)] for _ in units])
+    api = make_api(FakeEncoder(width=384))
 
     async def scenario() -> None:
         connection = Connection({"type": "http.request", "body": BODY[:9], "more_body": True})
@@ -138,7 +120,7 @@ def test_hang_up_before_the_body_is_whole_is_one_too(make_api: "MakeApi") -> Non
 
 
 def test_draining_closes_connections(make_api: "MakeApi") -> None:
-    api = make_api(lambda units: [[np.ones(384, dtype=np.float32)] for _ in units])
+    api = make_api(FakeEncoder(width=384))
     assert "connection" not in api.get("/health/live").headers
     api.state.draining = True
     assert api.get("/health/live").headers["connection"] == "close"
@@ -149,12 +131,12 @@ def test_draining_closes_connections(make_api: "MakeApi") -> None:
 def test_failing_encoder_is_500_with_the_texts_place(make_api: "MakeApi", caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL")
 
-    def encode(units: Sequence[Unit]) -> list[Vectors]:
-        if any(len(unit) == 7 for unit in units):
+    def encode(sequences: Sequence[TokenSequence]) -> list[Vectors]:
+        if any(len(sequence) == 7 for sequence in sequences):
             raise RuntimeError("seven")
-        return [[np.ones(384, dtype=np.float32)] for _ in units]
+        return [[np.ones(384, dtype=np.float32)] for _ in sequences]
 
-    api = make_api(encode)
+    api = make_api(FakeEncoder(encode))
     answer = api.post("/v1/embeddings", {"input": ["one", "two", "one two three four five"]})
     assert answer.status_code == 500
     assert answer.json()["error"]["message"].startswith("input[2]: ")
@@ -183,17 +165,15 @@ def test_nothing_of_a_request_is_left_to_the_garbage_collector(
     """A collection stops everything, so it is had seldom: cycles would pile up until then, vectors and all."""
     caplog.set_level("CRITICAL")
 
-    def encode(units: Sequence[Unit]) -> list[Vectors]:
-        if any(len(unit) == 10 for unit in units):
+    def encode(sequences: Sequence[TokenSequence]) -> list[Vectors]:
+        if any(len(sequence) == 10 for sequence in sequences):
             raise RuntimeError("ten")
-        return [[np.ones(384, dtype=np.float32)] for _ in units]
+        return [[np.ones(384, dtype=np.float32)] for _ in sequences]
 
-    api = make_api(encode, max_queue_tokens=100)
+    api = make_api(FakeEncoder(encode), max_queue_tokens=100)
     if status == 429:
-        engine = api.state.engine
-        assert engine is not None
-        engine.runner._observe(Kind.SHORT, 0.1)  # seconds a token
-        engine.runner._scheduler._lanes[Kind.SHORT].tokens = 20  # seem to wait
+        api.worker.admission.observe(Priority.SHORT, 0.1, full=True)  # seconds a token
+        api.worker.queue.waiting[Priority.SHORT].tokens = 20  # seem to wait
 
     async def send() -> None:
         body = orjson.dumps(fields)
@@ -210,7 +190,7 @@ def test_nothing_of_a_request_is_left_to_the_garbage_collector(
     try:
         api.run(send())
         gc.collect()
-        left = [kind for each in gc.garbage if (kind := type(each).__module__).startswith("service")]
+        left = [type(each) for each in gc.garbage if type(each).__module__.startswith(("berth", "service"))]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from berth.errors import InvalidInputError
+from berth.text.tokenizer import Token
 from service.api import replies
-from service.api.replies import LARGE_REPLY, PIECE, accepted, binary_reply, json_reply, large_json_reply, spelled
-from service.errors import InvalidInputError
-from service.inference.tokenizer import Token
+from service.api.replies import LARGE_REPLY, PIECE, binary_reply, encode_vector, json_reply, large_json_reply, negotiate
 
 VALUES = [0.1, 1 / 3, -0.0, 1e-45, 1.1754944e-38, 3.4028235e38, 16777217.0, 0.30000001192092896]
 ARROW = "application/vnd.apache.arrow.stream"
@@ -36,8 +36,8 @@ def test_numbers_round_trip_float32_exactly() -> None:
 
 def test_base64_is_little_endian_float32() -> None:
     expected = base64.b64encode(b"\0\0\x80\x3f\0\0\0\xc0").decode()
-    assert spelled(np.array([1.0, -2.0], dtype=np.float32), "base64") == expected
-    assert spelled(np.array([1.0], dtype=">f4"), "base64") == "AACAPw=="
+    assert encode_vector(np.array([1.0, -2.0], dtype=np.float32), "base64") == expected
+    assert encode_vector(np.array([1.0], dtype=">f4"), "base64") == "AACAPw=="
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_base64_is_little_endian_float32() -> None:
     ids=str,
 )
 def test_base64_of_other_types_and_of_rows(vector: replies.Array, text: object) -> None:
-    assert spelled(vector, "base64") == text
+    assert encode_vector(vector, "base64") == text
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_base64_of_other_types_and_of_rows(vector: replies.Array, text: object) 
     ids=str,
 )
 def test_numbers_of_every_type(vector: replies.Array, json: bytes) -> None:
-    assert json_reply({"v": spelled(vector, "float")}).body == json
+    assert json_reply({"v": encode_vector(vector, "float")}).body == json
 
 
 @pytest.mark.parametrize("numbers", [1, LARGE_REPLY])
@@ -87,15 +87,15 @@ def test_large_replies_are_the_same(numbers: int) -> None:
     ],
 )
 def test_form_is_the_callers_choice(accept: str | None, media: str) -> None:
-    assert accepted(request(accept)) == media
+    assert negotiate(request(accept)) == media
 
 
 def test_arrow_without_pyarrow_is_refused_with_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replies, "find_spec", lambda name: None if name == "pyarrow" else util.find_spec(name))
     with pytest.raises(InvalidInputError, match="not installed here; application/octet-stream does not") as error:
-        accepted(request(ARROW))
+        negotiate(request(ARROW))
     assert error.value.param == "Accept"
-    assert accepted(request("application/octet-stream")) == "raw"
+    assert negotiate(request("application/octet-stream")) == "raw"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
@@ -130,19 +130,19 @@ def test_large_reply_is_spelled_as_a_small_one() -> None:
         assert small.body == large.body
 
 
-shapes = array_shapes(min_dims=2, max_dims=2, max_side=12)
-finite = arrays(np.float32, shapes, elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
+formats = array_shapes(min_dims=2, max_dims=2, max_side=12)
+finite = arrays(np.float32, formats, elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
 
 
 @settings(max_examples=300, deadline=None)
 @given(vectors=finite)
 def test_any_float32_comes_back_exactly_in_every_form(vectors: replies.Array) -> None:
     expected = vectors.tobytes()
-    numbers = orjson.loads(json_reply(spelled(vectors, "float")).body)
+    numbers = orjson.loads(json_reply(encode_vector(vectors, "float")).body)
     assert np.array(numbers, dtype=np.float32).tobytes() == expected
-    large = asyncio.run(large_json_reply(lambda: [spelled(row, "float") for row in vectors], LARGE_REPLY))
+    large = asyncio.run(large_json_reply(lambda: [encode_vector(row, "float") for row in vectors], LARGE_REPLY))
     assert np.array(orjson.loads(large.body), dtype=np.float32).tobytes() == expected
-    rows = orjson.loads(json_reply(spelled(vectors, "base64")).body)
+    rows = orjson.loads(json_reply(encode_vector(vectors, "base64")).body)
     assert b"".join(map(base64.b64decode, rows)) == expected
     assert asyncio.run(binary_reply(vectors, "raw")).body == expected
     table = pa.ipc.open_stream(asyncio.run(binary_reply(vectors, "arrow")).body).read_all()
@@ -151,8 +151,8 @@ def test_any_float32_comes_back_exactly_in_every_form(vectors: replies.Array) ->
 
 
 @settings(max_examples=200, deadline=None)
-@given(vectors=arrays(np.float16, shapes, elements=st.floats(width=16, allow_nan=False, allow_infinity=False)))
+@given(vectors=arrays(np.float16, formats, elements=st.floats(width=16, allow_nan=False, allow_infinity=False)))
 def test_any_float16_comes_back_exactly_in_every_form(vectors: replies.Array) -> None:
-    numbers = orjson.loads(json_reply(spelled(vectors, "float")).body)
+    numbers = orjson.loads(json_reply(encode_vector(vectors, "float")).body)
     assert np.array(numbers, dtype=np.float16).tobytes() == vectors.tobytes()
     assert asyncio.run(binary_reply(vectors, "raw")).body == vectors.tobytes()

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from berth.types import Metric, TokenIds
 from service.api.schemas import (
     DetokenizeRequest,
     EmbeddingsRequest,
@@ -12,7 +13,6 @@ from service.api.schemas import (
     SimilarityRequest,
     TokenizeRequest,
 )
-from service.inference.types import Metric, TokenIds
 
 
 @pytest.mark.parametrize(

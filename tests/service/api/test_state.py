@@ -1,70 +1,78 @@
-"""What the routes share: the model's name, its prompts, its own feature."""
+"""What the routes share: the models by their names, and whether requests should come."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
-from service.api.state import State
-from service.api.wishes import sentence_feature
-from service.errors import InvalidInputError, ModelNotFoundError, NotReadyError
-from service.inference.artifact import Artifact
-from service.inference.types import Text, TokenIds
+from berth.artifact import Artifact
+from berth.batching.worker import Worker
+from berth.embedder import Limits
+from berth.errors import ModelNotFoundError, NotReadyError
+from berth.types import Pooling, ResolvedFeature
+from service.api.state import Engine, ServedModel, State
 from service.metrics import Metrics
 from service.settings import Settings
 
-TEXTS = [Text("input[0]", "ship"), Text("input[1]", "boat")]
-PROMPTS = {"query": "query: ", "passage": "passage: "}
+ENCODE = ResolvedFeature(Pooling.MEAN, (5,))
 
 
-def state(artifact: Artifact, **manifest: Any) -> State:
-    amended = artifact.manifest.model_copy(update=manifest)
-    return State(Settings(), amended, "tug", Metrics(), sentence_feature(amended))
+def served(artifact: Artifact, name: str = "tug", **manifest: Any) -> ServedModel:
+    amended = replace(artifact, manifest=artifact.manifest.model_copy(update=manifest))
+    return ServedModel(name, amended, ENCODE)
 
 
-@pytest.mark.parametrize(
-    ("default", "asked", "texts"),
-    [
-        (None, None, ["ship", "boat"]),
-        (None, "query", ["query: ship", "query: boat"]),
-        ("query", None, ["query: ship", "query: boat"]),
-        ("query", "passage", ["passage: ship", "passage: boat"]),
-        ("query", "", ["ship", "boat"]),
-    ],
-)
-def test_prompt_goes_before_each_text(
-    artifact: Artifact, default: str | None, asked: str | None, texts: list[str]
-) -> None:
-    prompted = state(artifact, prompts=PROMPTS, default_prompt_name=default).prompted(TEXTS, asked)
-    given = [(text.name, text.prompt + str(text.value)) for text in prompted]
-    assert given == list(zip(["input[0]", "input[1]"], texts, strict=True))
+def state_of(*models: ServedModel) -> State:
+    limits, worker = Limits(1, 1, 1), Worker(threads=1, max_queue_tokens=1)
+    return State(Settings(), Metrics(), limits, {model.name: model for model in models}, worker)
 
 
-def test_ids_take_no_prompt(artifact: Artifact) -> None:
-    ids = [Text("input", TokenIds([101, 102]))]
-    prompted = state(artifact, prompts=PROMPTS, default_prompt_name="query")
-    assert list(prompted.prompted(ids, None)) == ids
-    with pytest.raises(InvalidInputError, match="token ids") as error:
-        prompted.prompted(ids, "query")
-    assert error.value.param == "prompt_name"
-
-
-@pytest.mark.parametrize(("prompts", "known"), [({}, "none"), (PROMPTS, "passage, query")])
-def test_unknown_prompt_is_refused_with_the_known_ones(artifact: Artifact, prompts: dict[str, str], known: str) -> None:
-    with pytest.raises(InvalidInputError, match=known) as error:
-        state(artifact, prompts=prompts).prompted(TEXTS, "title")
-    assert error.value.param == "prompt_name"
+def test_sentence_feature_is_the_models_own(artifact: Artifact) -> None:
+    assert served(artifact).sentence_feature == ResolvedFeature(Pooling.MEAN, (6,), normalize=True)
+    other = served(artifact, pooling=Pooling.CLS, normalize=False, layers=3)
+    assert other.sentence_feature == ResolvedFeature(Pooling.CLS, (3,))
 
 
 def test_model_may_be_left_out_or_named_rightly(artifact: Artifact) -> None:
-    tug = state(artifact)
-    tug.check_model(None)
-    tug.check_model("tug")
+    tug = served(artifact)
+    state = state_of(tug)
+    assert state.model() is state.model(None) is state.model("tug") is tug
     for name in ("", "Tug", "tug ", artifact.manifest.source.id):
         with pytest.raises(ModelNotFoundError, match="tug"):
-            tug.check_model(name)
+            state.model(name)
 
 
 def test_not_ready_until_loaded(artifact: Artifact) -> None:
-    with pytest.raises(NotReadyError):
-        state(artifact).loaded()
-    assert not state(artifact).ready
+    tug = served(artifact)
+    state = state_of(tug)
+    with pytest.raises(NotReadyError, match="is being loaded"):
+        tug.loaded()
+    with pytest.raises(NotReadyError, match="is being loaded"):
+        state.check_ready()
+    assert not state.ready
+    state.check_alive()
+
+
+@pytest.mark.parametrize(
+    ("draining", "hung", "message"),
+    [(False, False, None), (True, False, "shutting down"), (False, True, "hangs"), (True, True, "shutting down")],
+)
+def test_ready_while_neither_draining_nor_hung(
+    artifact: Artifact, draining: bool, hung: bool, message: str | None
+) -> None:
+    tug = served(artifact)
+    tug.engine = engine = cast("Engine", object())
+    state = state_of(tug)
+    state.draining, state.hung = draining, hung
+    assert tug.loaded() is engine, "what still arrives is served"
+    assert state.ready is (message is None)
+    if message is None:
+        state.check_ready()
+    else:
+        with pytest.raises(NotReadyError, match=message):
+            state.check_ready()
+    if hung:
+        with pytest.raises(NotReadyError, match="hangs"):
+            state.check_alive()
+    else:
+        state.check_alive()

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from service.inference.encoder import CpuEncoder
+from berth.backends.cpu.encoder import CpuEncoder
 
 if TYPE_CHECKING:
     from tests.service.api.conftest import Api, MakeApi
@@ -70,13 +70,12 @@ def test_int8_times_its_scale_is_the_vector(api: "Api") -> None:
     assert "scale" not in ask(api)[0]
 
 
-def test_binary_is_that_of_sentence_transformers(api: "Api") -> None:
-    from sentence_transformers.util.quantization import quantize_embeddings  # noqa: PLC0415  # slow to import
-
-    expected: Any = quantize_embeddings(vectors(api).astype(np.float32), precision="binary")
+def test_binary_is_the_signs_eight_to_a_byte(api: "Api") -> None:
+    """tests/end_to_end/test_accuracy.py compares it with sentence-transformers'."""
+    signs = np.packbits(vectors(api) > 0, axis=1).astype(int) - 128
     numbers = vectors(api, embedding_type="binary")
     assert numbers.shape == (3, 48)
-    np.testing.assert_array_equal(numbers, expected)
+    np.testing.assert_array_equal(numbers, signs)
 
 
 TYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1", "binary": "i1"}

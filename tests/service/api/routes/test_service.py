@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service import __version__
+from berth import __version__
+from berth.contract import FakeEncoder
 
 if TYPE_CHECKING:
     from tests.service.api.conftest import Api, MakeApi
@@ -54,7 +55,7 @@ def test_info_has_teis_fields_and_ours(api: "Api") -> None:
 
 
 def test_health_before_and_after_loading(make_api: "MakeApi") -> None:
-    loading, loaded = make_api(None), make_api(lambda _: [])
+    loading, loaded = make_api(None), make_api(FakeEncoder())
     assert loading.get("/health/live").json() == {"status": "live"}
     for path in ("/health", "/health/ready"):
         assert loading.get(path).status_code == 503
@@ -62,3 +63,16 @@ def test_health_before_and_after_loading(make_api: "MakeApi") -> None:
         assert loaded.get(path).json() == {"status": "ready"}
     assert loading.get("/metrics").status_code == 200
     assert "\nberth_ready 0.0\n" in loading.get("/metrics").text
+
+
+def test_a_service_whose_encoder_hangs_is_to_be_restarted(make_api: "MakeApi") -> None:
+    api = make_api(FakeEncoder())
+    for hung, status in (True, 503), (False, 200):
+        api.state.hung = hung
+        for path in ("/health", "/health/ready", "/health/live"):
+            answer = api.get(path)
+            assert answer.status_code == status
+            if hung:
+                assert answer.json()["error"]["code"] == "not_ready"
+                assert "the encoder hangs" in answer.json()["error"]["message"]
+        assert api.post("/v1/embeddings", {"input": "a ship"}).status_code == 200, "whoever asks all the same is served"

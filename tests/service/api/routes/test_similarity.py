@@ -1,4 +1,4 @@
-"""POST /v1/similarity: its shapes, metrics and caps."""
+"""POST /v1/similarity: its formats, metrics and caps."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from service.inference.encoder import CpuEncoder
-from service.inference.types import Metric
+from berth.backends.cpu.encoder import CpuEncoder
+from berth.types import Metric
 
 if TYPE_CHECKING:
     from tests.service.api.conftest import Api, MakeApi
@@ -54,8 +54,7 @@ def test_pairs_give_a_list(api: "Api", metric: str) -> None:
 
 def test_metric_is_the_models_own_where_none_is_given(make_api: "MakeApi", encoder: CpuEncoder) -> None:
     """Vectors that are not normalised, whose products are no cosines."""
-    api = make_api(encoder)
-    api.state.manifest = api.state.manifest.model_copy(update={"similarity": Metric.DOT, "normalize": False})
+    api = make_api(encoder, manifest={"similarity": Metric.DOT, "normalize": False})
     scores = ask(api, source=SOURCES, target=TARGETS)["scores"]
     np.testing.assert_allclose(scores, expected(api, "dot"), rtol=1e-5)
     assert np.abs(scores - expected(api, "cosine")).min() > 0.1
@@ -137,9 +136,7 @@ def test_truncate_is_honoured(api: "Api", truncate: str) -> None:
 
 
 def test_default_prompt_stands_before_all_that_is_compared(make_api: "MakeApi", encoder: CpuEncoder) -> None:
-    api = make_api(encoder)
-    prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
-    api.state.manifest = api.state.manifest.model_copy(update=prompts)
+    api = make_api(encoder, manifest={"prompts": {"query": "query: "}, "default_prompt_name": "query"})
     texts = ["a ship in harbour", "a boat at its berth"]
     data = api.post("/v1/embeddings", {"input": texts}).json()["data"]
     first, second = (np.array(item["embedding"]) for item in data)
@@ -152,7 +149,5 @@ def test_default_prompt_stands_before_all_that_is_compared(make_api: "MakeApi", 
 
 
 def test_empty_text_is_refused_though_a_prompt_stands_before_it(make_api: "MakeApi", encoder: CpuEncoder) -> None:
-    api = make_api(encoder)
-    prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
-    api.state.manifest = api.state.manifest.model_copy(update=prompts)
+    api = make_api(encoder, manifest={"prompts": {"query": "query: "}, "default_prompt_name": "query"})
     assert api.post("/v1/embeddings", {"input": ""}).status_code == 400

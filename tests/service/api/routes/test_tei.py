@@ -3,8 +3,6 @@
 Compared with huggingface/text-embeddings-inference: router/src/http/server.rs and types.rs, core/src/tokenization.rs.
 """
 
-import asyncio
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +10,11 @@ import httpx
 import numpy as np
 import pytest
 
-from service.errors import EncoderError
-from service.inference.encoder import CpuEncoder
-from service.inference.types import Unit, Vectors
+from berth.backends.cpu.encoder import CpuEncoder
+from berth.contract import FakeEncoder
+from berth.errors import EncoderError
+from berth.types import TokenSequence, Vectors
+from tests.service.api.gate import Gate, fill_queue
 
 if TYPE_CHECKING:
     from tests.service.api.conftest import Api, MakeApi
@@ -85,9 +85,9 @@ def test_normalize_can_be_left_out(api: "Api") -> None:
 def test_dimensions_cut_and_normalise_only_what_is_to_be_normalised(api: "Api", dimensions: int) -> None:
     raw = feature(api, SHIP, pooling="mean")[:dimensions]
     plain = api.post("/embed", {"inputs": SHIP, "dimensions": dimensions, "normalize": False}).json()
-    unit = api.post("/embed", {"inputs": SHIP, "dimensions": dimensions}).json()
+    sequence = api.post("/embed", {"inputs": SHIP, "dimensions": dimensions}).json()
     np.testing.assert_allclose(plain, [raw], atol=1e-6)
-    np.testing.assert_allclose(unit, [raw / np.linalg.norm(raw)], atol=1e-5)
+    np.testing.assert_allclose(sequence, [raw / np.linalg.norm(raw)], atol=1e-5)
 
 
 @pytest.mark.parametrize("fields", [{}, {"truncate": True}, {"truncate": None}, {"truncation_direction": "Right"}])
@@ -129,8 +129,7 @@ def test_a_long_text_that_may_not_be_cut_is_413(api: "Api", path: str, fields: d
 
 
 def test_prompts_are_the_models(make_api: "MakeApi", encoder: CpuEncoder) -> None:
-    api = make_api(encoder)
-    api.state.manifest = api.state.manifest.model_copy(update={"prompts": PROMPTS, "default_prompt_name": "passage"})
+    api = make_api(encoder, manifest={"prompts": PROMPTS, "default_prompt_name": "passage"})
     embed = api.post("/embed", {"inputs": [SHIP, BOAT], "prompt_name": "query"}).json()
     np.testing.assert_allclose(embed, openai(api, [SHIP, BOAT], prompt_name="query"), atol=1e-6)
     np.testing.assert_allclose(api.post("/embed", {"inputs": SHIP}).json(), openai(api, SHIP), atol=1e-6)
@@ -182,9 +181,8 @@ def test_similarity_gives_the_cosines(api: "Api", path: str, parameters: dict[st
 
 
 def test_similarity_is_the_cosine_where_the_model_does_not_normalise(make_api: "MakeApi", encoder: CpuEncoder) -> None:
-    api = make_api(encoder)
-    expected = api.post("/similarity", {"inputs": COMPARED}).json()
-    api.state.manifest = api.state.manifest.model_copy(update={"normalize": False})
+    expected = make_api(encoder).post("/similarity", {"inputs": COMPARED}).json()
+    api = make_api(encoder, manifest={"normalize": False})
     np.testing.assert_allclose(api.post("/similarity", {"inputs": COMPARED}).json(), expected, atol=1e-6)
 
 
@@ -349,10 +347,10 @@ def test_too_large_a_body_is_413(make_api: "MakeApi", encoder: CpuEncoder) -> No
 
 @pytest.mark.parametrize(("path", "fields"), ENCODER_BODIES)
 def test_encoder_failure_is_424(make_api: "MakeApi", path: str, fields: dict[str, Any]) -> None:
-    def broken(units: Sequence[Unit]) -> list[Vectors]:
+    def broken(sequences: Sequence[TokenSequence]) -> list[Vectors]:
         raise EncoderError("the encoder is broken")
 
-    assert "the encoder failed" in refusal(make_api(broken).post(path, fields), 424, "Backend")
+    assert "the encoder failed" in refusal(make_api(FakeEncoder(broken)).post(path, fields), 424, "Backend")
 
 
 @pytest.mark.parametrize(("path", "fields"), BODIES)
@@ -360,45 +358,24 @@ def test_503_until_the_model_is_loaded(make_api: "MakeApi", path: str, fields: d
     refusal(make_api(None).post(path, fields), 503, "Unhealthy")
 
 
-def test_429_while_the_queue_is_full(make_api: "MakeApi") -> None:
-    entered, opened = threading.Event(), threading.Event()
-
-    def gate(units: Sequence[Unit]) -> list[Vectors]:
-        entered.set()
-        assert opened.wait(20), "the test opens the gate"
-        return [[np.ones(384, dtype=np.float32)] for _ in units]
-
+def test_429_while_the_queue_is_full(make_api: "MakeApi", gate: Gate) -> None:
     api = make_api(gate, max_queue_tokens=100)
 
     async def scenario() -> None:
-        engine = api.state.engine
-        assert engine is not None
-        accepted = [asyncio.ensure_future(api.client.post("/embed", json={"inputs": "ship " * 98}))]
-        while not entered.is_set():
-            await asyncio.sleep(0.001)
-        accepted.append(asyncio.ensure_future(api.client.post("/embed", json={"inputs": "ship " * 98})))
-        while engine.runner.queued_tokens < 100:
-            await asyncio.sleep(0.001)
+        accepted = await fill_queue(api, gate, "/embed")
         for path, fields in ENCODER_BODIES:
             refused = await api.client.post(path, json=fields)
             refusal(refused, 429, "Overloaded")
             assert int(refused.headers["retry-after"]) >= 1
         assert (await api.client.post("/tokenize", json={"inputs": SHIP})).status_code == 200
-        opened.set()
+        gate.open.set()
         assert [(await answer).status_code for answer in accepted] == [200, 200]
 
     api.run(scenario())
 
 
-def test_deadline_is_504_in_teis_shape(make_api: "MakeApi") -> None:
-    opened = threading.Event()
-
-    def gate(units: Sequence[Unit]) -> list[Vectors]:
-        opened.wait(20)
-        return [[np.ones(384, dtype=np.float32)] for _ in units]
-
+def test_deadline_is_504_in_teis_shape(make_api: "MakeApi", gate: Gate) -> None:
     answer = make_api(gate).post("/embed", {"inputs": SHIP}, headers={"X-Request-Timeout": "0.05"})
-    opened.set()
     refusal(answer, 504, "Backend")
 
 

@@ -1,0 +1,167 @@
+"""The exported artifact: a folder with a manifest that vouches for every file in it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from berth.errors import ArtifactError
+from berth.types import Encoding, Float32Array, Metric, Pooling
+
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+GRAPH = "model.onnx"
+WEIGHTS = "weights.bin"
+GOLDEN_VECTORS = "probes.npz"  # the name in format 4
+
+SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusion"]
+"""Optimizers to disable where the graph runs: on the CPU, ONNX Runtime's fused residual + LayerNorm is several times
+slower than the two operators it replaces, and its fused bias + GELU a tenth."""
+
+EXACT_PRODUCTS = ("session.x64quantprecision", "1")
+"""The entry of a session's configuration by which x86 adds products of int8 in 32 bits. Without VNNI the faster kernels
+add two of them in 16 bits, which do not hold every sum; with VNNI it would only choose kernels that do without it."""
+
+Target = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+DEFAULT_PRECISIONS: dict[Target, Precision] = {"cpu": "fp32", "cuda": "fp16"}
+"""What is exported where no precision is asked for."""
+
+
+class Source(BaseModel):
+    """Where the checkpoint came from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    files: dict[str, str]
+    """sha256 of each file that was read, by its path inside the checkpoint."""
+
+
+class Manifest(BaseModel):
+    """What the artifact holds and how its vectors are meant to be used."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[4] = 4
+    berth_version: str
+    source: Source
+    family: str
+    hidden_size: int
+    layers: int
+    heads: int
+    max_tokens: int
+    """Of one text, special tokens counted."""
+    vocab_size: int
+    type_vocab_size: int
+    has_pooler: bool
+    pooling: Pooling
+    normalize: bool
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    similarity: Metric
+    target: Target
+    precision: Precision
+    """Of the graph as it is, which is fp32 where fp16 was asked for and does not do for the model."""
+    verification: dict[str, float]
+    """How far the graph was from the float64 forward pass, as measured by the export: for the CPU by running it, for
+    CUDA by computing it on the CPU, node by node."""
+    probe_tolerance: float
+    """The most that a device's vector may differ from a golden vector, as a share of the golden vector's length."""
+    probe_layer: int | None = None
+    """The layer whose states the golden vectors are; None is the last."""
+    files: dict[str, str]
+    """sha256 of each of the artifact's other files, by name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GoldenVector:
+    """A text and the mean of one layer's state by the float64 forward pass, [hidden]."""
+
+    encoding: Encoding
+    vector: Float32Array
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A folder whose files are what its manifest says."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.folder / TOKENIZER
+
+    @property
+    def graph(self) -> Path:
+        return self.folder / GRAPH
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / WEIGHTS
+
+    def golden_vectors(self) -> list[GoldenVector]:
+        """Read the golden vectors, from `ids` and `type_ids` [tokens], `lengths` [texts] and `vectors` [texts, hidden].
+
+        Raises `ArtifactError` where the file cannot be read.
+        """
+        try:
+            with np.load(self.folder / GOLDEN_VECTORS, allow_pickle=False) as stored:
+                ends = np.cumsum(stored["lengths"])[:-1]
+                ids, type_ids = (np.split(stored[name].astype(np.int32), ends) for name in ("ids", "type_ids"))
+                vectors = stored["vectors"].astype(np.float32)
+        except Exception as error:  # NumPy and zipfile raise many kinds
+            raise ArtifactError(f"{self.folder / GOLDEN_VECTORS} cannot be read: {error}") from error
+        return [GoldenVector(Encoding(*pair), vector) for *pair, vector in zip(ids, type_ids, vectors, strict=True)]
+
+
+def write_golden_vectors(folder: Path, golden: list[GoldenVector]) -> None:
+    """Write what `Artifact.golden_vectors` reads."""
+    np.savez(
+        folder / GOLDEN_VECTORS,
+        ids=np.concatenate([each.encoding.ids for each in golden]),
+        type_ids=np.concatenate([each.encoding.type_ids for each in golden]),
+        lengths=np.array([len(each.encoding) for each in golden], dtype=np.int32),
+        vectors=np.stack([each.vector for each in golden]),
+    )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest alone; raises `ArtifactError` where there is none, or one of another version."""
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"{folder} is not an artifact: {MANIFEST}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise ArtifactError(f"{folder / MANIFEST}: {field}: {first['msg']}; export the model again") from error
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """Read the manifest and check every file against it.
+
+    Raises `ArtifactError`, in one line, where a file is missing or altered or the manifest cannot be read.
+    """
+    manifest = read_manifest(folder)
+    for name in {TOKENIZER, GRAPH, WEIGHTS, GOLDEN_VECTORS} - manifest.files.keys():
+        raise ArtifactError(f"{folder / MANIFEST} does not vouch for {name}; export the model again")
+    for name, expected in manifest.files.items():
+        try:
+            actual = sha256(folder / name)
+        except OSError as error:
+            raise ArtifactError(f"{folder / name}: {error.strerror}; export the model again") from error
+        if actual != expected:
+            raise ArtifactError(f"{folder / name} is not the file that was exported (sha256 {actual}, not {expected})")
+    return Artifact(folder, manifest)
+
+
+def sha256(path: Path) -> str:
+    """Hash a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

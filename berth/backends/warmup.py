@@ -1,0 +1,55 @@
+"""Warm-up: at the start, the batches that take the most memory, begun at once as often as they may ever be.
+
+ONNX Runtime keeps the memory that a batch needed for the next one. Left to chance, the largest ones meet for the first
+time some time later, and memory that had been level grows once more. A request for all layers takes more yet.
+"""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from berth.artifact import Manifest
+from berth.batching.queue import MAX_PADDING
+from berth.contract import Backend
+from berth.types import Encoding, Pooling, ResolvedFeature, TokenSequence
+
+MOST_TOKENS = 1024
+"""Of a batch that is warmed up with: one that is allowed to be larger hardly ever is."""
+START_SECONDS = 10.0
+"""That a thread may take to start."""
+
+
+def warm_up(backend: Backend, manifest: Manifest, tokens: int, times: int) -> None:
+    """Encode the largest batch of so many tokens, and the longest text alone, each begun so often at once.
+
+    Raises what the backend raises, and `RuntimeError` where a thread cannot be started.
+    """
+    batches = [largest_batch(manifest, min(tokens, MOST_TOKENS)), [sequence_of(manifest, manifest.max_tokens)]]
+    together = threading.Barrier(times, timeout=START_SECONDS)
+
+    def run(batch: Sequence[TokenSequence]) -> None:
+        together.wait()
+        backend.encode(batch)
+
+    with ThreadPoolExecutor(times) as pool:
+        for batch in batches:
+            list(pool.map(run, [batch] * times))
+
+
+def largest_batch(manifest: Manifest, tokens: int) -> list[TokenSequence]:
+    """Make the batch whose attention takes the most memory, sequences x longest²; a text alone has none to pad."""
+    padded = int(MAX_PADDING * tokens)
+    sizes = [(count, min(manifest.max_tokens, max(1, padded // count))) for count in range(2, max(3, tokens))]
+    count, longest = max(sizes, key=lambda size: size[0] * size[1] ** 2)
+    length, longer = divmod(max(count - 1, tokens - longest), count - 1)
+    others = [length + 1] * longer + [length] * (count - 1 - longer)
+    return [sequence_of(manifest, each) for each in [longest, *others]]
+
+
+def sequence_of(manifest: Manifest, length: int) -> TokenSequence:
+    """Make a sequence of some tokens, of which any are as good as others."""
+    ids = (np.arange(length, dtype=np.int32) * 7 + 1) % manifest.vocab_size
+    feature = ResolvedFeature(Pooling.MEAN, (manifest.layers,))
+    return TokenSequence(Encoding(ids.astype(np.int32), np.zeros(length, dtype=np.int32)), (feature,))

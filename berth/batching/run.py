@@ -1,0 +1,63 @@
+"""One run of a batch in an encoder, repeated in halves where it fails."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from berth.contract import Backend
+from berth.errors import DeviceLostError, EncoderError, OutOfMemoryError
+from berth.types import TokenSequence, Vectors
+
+Result = Vectors | EncoderError
+
+logger = logging.getLogger("berth")
+
+
+@dataclass(slots=True)
+class BatchRun:
+    """When a batch began, how long it took, and what befell it."""
+
+    started: float = field(default_factory=time.perf_counter)
+    seconds: float = 0.0
+    out_of_memory: int = 0
+    """Runs of it, or of parts of it, for which the device had no memory."""
+    lost: bool = False
+    """Whether its device has failed for good."""
+
+    def encode(
+        self, backend: Backend, sequences: Sequence[TokenSequence], spare_memory: Callable[[int], None]
+    ) -> list[Result]:
+        """Encode a batch; gives a result a sequence, and raises nothing.
+
+        Where the batch fails it is halved and tried again, so that only a text that fails alone has an error.
+        `spare_memory` is told how many tokens the next batches should have at most, where the device had no memory.
+        """
+        results = self._encode(backend, sequences, spare_memory)
+        self.seconds = time.perf_counter() - self.started
+        return results
+
+    def _encode(
+        self, backend: Backend, sequences: Sequence[TokenSequence], spare_memory: Callable[[int], None]
+    ) -> list[Result]:
+        try:
+            results: list[Result] = list(backend.encode(sequences))
+            if len(results) != len(sequences):
+                raise EncoderError(f"{len(results)} results for {len(sequences)} sequences")
+            return results
+        except BaseException as error:  # whatever it is, the encoder's thread must go on
+            if isinstance(error, OutOfMemoryError):
+                self.out_of_memory += 1
+                spare_memory(sum(map(len, sequences)) // 2)
+            if isinstance(error, DeviceLostError):
+                self.lost = True
+                logger.error("%s", error)
+                return [EncoderError("the encoder's device has failed")] * len(sequences)
+            if len(sequences) == 1:
+                logger.exception("the encoder failed on a text of %d tokens", len(sequences[0]))
+                return [EncoderError("the encoder failed on this text; the log says why")]
+        half = len(sequences) // 2
+        return [
+            *self._encode(backend, sequences[:half], spare_memory),
+            *self._encode(backend, sequences[half:], spare_memory),
+        ]

@@ -1,0 +1,282 @@
+"""Runs the queue's batches: encoder threads on one side, the event loop's futures on the other.
+
+A thread that is free takes the next batch at once, whatever is there: no timer waits for more. Each priority has its
+own threads: a batch that runs cannot be stopped, but it can be made to share its core, and the threads' niceness says
+which goes first. Every future is resolved on every path: by its vectors, by its own error, or by its caller leaving.
+"""
+
+import asyncio
+import logging
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from berth.batching.admission import Admission
+from berth.batching.cache import VectorCache
+from berth.batching.queue import Lane, Priority, Queue, QueueEntry, Request, entries_of
+from berth.batching.run import BatchRun, Result
+from berth.contract import Backend
+from berth.errors import EncoderError, NotReadyError
+from berth.types import TokenSequence
+
+NICENESS = {Priority.SHORT: 3, Priority.BULK: 13}
+"""Added to the process's niceness, for the threads of a priority. Where they compete for a core, the event loop, which
+must be quick to turn away what is too much, has twice the share of short requests, and those nine times bulk's. It does
+not help with the interpreter's lock: a thread that holds it is waited for, whatever its niceness."""
+
+logger = logging.getLogger("berth")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """What a batch was and what became of it."""
+
+    sequences: int
+    tokens: int
+    errors: int
+    seconds: float
+    out_of_memory: int = 0
+    """Runs of it, or of parts of it, for which the device had no memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A request's results, one a sequence, the seconds they waited and took, and how many came from the cache."""
+
+    results: list[Result]
+    queue_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    cached: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ModelLane(Lane):
+    """A model's lane, and what encodes its batches: a backend for each of the worker's devices.
+
+    `longest` is the tokens that one text may have: a batch is never bounded to less, however little memory there is.
+    """
+
+    backends: Sequence[Backend]
+    longest: int = 1
+    cache: VectorCache | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Pending(Request):
+    """A request with the results it is waiting for."""
+
+    results: dict[int, Result] = field(default_factory=dict)
+    missing: int = 0
+    started: float = math.inf
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Worker:
+    """Owns the queue and the encoder threads; `run` is the way in, from the event loop that called `start`.
+
+    Each of the `devices` has `threads` threads for each priority; all serve the one queue. `on_batch` is called, on the
+    event loop, after each batch, `on_lost` where a device has failed for good.
+    """
+
+    def __init__(
+        self,
+        *,
+        threads: int,
+        devices: int = 1,
+        max_queue_tokens: int,
+        on_batch: Callable[[BatchReport], None] = lambda _: None,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.queue = Queue()
+        self.admission = Admission(self.queue, max_queue_tokens)
+        self.requests = 0
+        """Requests whose sequences wait or are being encoded."""
+        self._threads = threads
+        self._devices = devices
+        self._on_batch = on_batch
+        self._on_lost = on_lost
+        self._lock = threading.Lock()
+        self._changed = {priority: threading.Condition(self._lock) for priority in Priority}
+        self._stopping = False
+        self._started: list[threading.Thread] = []
+        self._running: dict[int, float] = {}
+        """When the batch of each thread began, by `perf_counter`."""
+        self._lost: set[int] = set()  # the devices that have failed for good
+        self._loop: asyncio.AbstractEventLoop
+
+    @property
+    def most_batches(self) -> int:
+        """Batches that may run at once."""
+        return self._devices * self._threads * len(Priority)
+
+    def start(self) -> None:
+        """Start the encoder threads; they end with the process or after `stop`."""
+        self._loop = asyncio.get_running_loop()
+        for number, device in enumerate(device for device in range(self._devices) for _ in range(self._threads)):
+            for priority in Priority:
+                name = f"encoder-{priority.value}-{number}"
+                self._started.append(
+                    threading.Thread(target=self._work, args=[device, priority], name=name, daemon=True)
+                )
+                self._started[-1].start()
+
+    def stop(self) -> None:
+        """Let each thread end after the batch it is running and whatever still waits of its priority."""
+        with self._lock:
+            self._stopping = True
+            self._wake_all()
+
+    def join(self, seconds: float) -> None:
+        """Wait, at most so many seconds, for the threads to end: one inside ONNX Runtime crashes the exit."""
+        end = time.monotonic() + seconds
+        for thread in self._started:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def oldest_batch(self) -> float:
+        """Give the seconds that the batch has taken which runs longest; 0 where none runs."""
+        now = time.perf_counter()
+        return max((now - started for started in list(self._running.values())), default=0.0)
+
+    async def run(
+        self,
+        lane: ModelLane,
+        sequences: Sequence[TokenSequence],
+        *,
+        seconds: float = math.inf,
+        charge: Callable[[int], None] | None = None,
+    ) -> Encoded:
+        """Encode the sequences of one request, of which there is at least one, if that can be done within `seconds`.
+
+        A sequence that comes twice is encoded once. `charge` is told the number of tokens to be queued, without those
+        found in the cache; where it raises, nothing is queued. Raises what `Admission.check` raises, and
+        `NotReadyError` after `stop`. A caller that is cancelled takes its waiting sequences out of the queue.
+        """
+        queued = time.perf_counter()
+        request = _Pending(lane)
+        entries, cached = self._entries(request, sequences)
+        if not entries:
+            return Encoded([request.results[index] for index in range(len(sequences))], cached=cached)
+        tokens = sum([entry.length for entry in entries])
+        priority = self.admission.check(lane, len(entries), tokens, seconds)
+        if charge is not None:
+            charge(tokens)
+        with self._lock:
+            if self._stopping:
+                raise NotReadyError("the service is shutting down")
+            request.entries.extend(entries)
+            request.missing = len(entries)
+            self.queue.add(request, priority)
+            self._changed[priority].notify(len(entries))
+        del entries  # they refer to the request, which refers to them
+        self.requests += 1
+        try:
+            await request.done
+        finally:
+            self.requests -= 1
+            with self._lock:
+                self.queue.remove(request)
+        results = [request.results[index] for index in range(len(sequences))]
+        return Encoded(results, request.started - queued, time.perf_counter() - request.started, cached)
+
+    def _entries(self, request: _Pending, sequences: Sequence[TokenSequence]) -> tuple[list[QueueEntry], int]:
+        """Give what is to be queued, the shortest first, and how many sequences were in the cache."""
+        cache = request.lane.cache if isinstance(request.lane, ModelLane) else None
+        if len(sequences) == 1 and cache is None:
+            [sequence] = sequences
+            return [QueueEntry(request, sequence, len(sequence.encoding.ids))], 0
+        entries = entries_of(request, sequences)
+        if cache is None:
+            return entries, 0
+        left: list[QueueEntry] = []
+        for entry in entries:
+            if (vectors := cache.get(entry.sequence.key)) is not None:
+                request.results |= dict.fromkeys(entry.indices, vectors)
+            else:
+                left.append(entry)
+        return left, len(request.results)
+
+    def _work(self, device: int, priority: Priority) -> None:
+        """Run batches until stopped; what goes wrong in one is its sequences' result, never this loop's end."""
+        if sys.platform == "linux":  # elsewhere it would be of the whole process
+            with suppress(OSError):  # a sandbox may forbid it
+                os.nice(NICENESS[priority])
+        while self._run_next(device, priority):
+            pass
+
+    def _run_next(self, device: int, priority: Priority) -> bool:
+        """Wait for a batch, run it and hand its results over; false where this thread is to end.
+
+        What it holds is let go of with its return: a thread that waits keeps no request alive.
+        """
+        batch = self._next_batch(device, priority)
+        if not batch:
+            return False
+        lane, run, thread = batch[0].request.lane, BatchRun(), threading.get_ident()
+        assert isinstance(lane, ModelLane), "`run` queues such requests only"
+        self._running[thread] = run.started
+        spare_memory = partial(self._spare_memory, lane)
+        results = run.encode(lane.backends[device], [entry.sequence for entry in batch], spare_memory)
+        del self._running[thread]
+        if run.lost:
+            with self._lock:
+                self._lost.add(device)
+                self._wake_all()  # its other threads, which may be waiting, are to end
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, lane, batch, results, run)
+        except RuntimeError:  # the event loop is closed: nobody is left to answer
+            return False
+        return True
+
+    def _next_batch(self, device: int, priority: Priority) -> list[QueueEntry]:
+        """Wait for a batch; empty where the worker was stopped and nothing waits, or the device is lost."""
+        with self._lock:
+            while device not in self._lost or len(self._lost) == self._devices:
+                batch = self.queue.take_batch(priority)
+                if batch or self._stopping:
+                    return batch
+                self._changed[priority].wait()
+            return []
+
+    def _wake_all(self) -> None:  # with the lock held
+        for changed in self._changed.values():
+            changed.notify_all()
+
+    def _spare_memory(self, lane: ModelLane, tokens: int) -> None:
+        """Bound all batches of a model from now on to some tokens, or to one text's most."""
+        tokens = max(tokens, lane.longest)
+        with self._lock:
+            if tokens < lane.max_batch_tokens:
+                lane.max_batch_tokens = tokens
+                logger.warning("the encoder ran out of memory: batches of %d tokens from now on", tokens)
+
+    def _deliver(self, lane: ModelLane, batch: list[QueueEntry], results: list[Result], run: BatchRun) -> None:
+        """Hand a batch's results to the requests they belong to; on the event loop."""
+        tokens = errors = 0
+        for entry, result in zip(batch, results, strict=True):
+            tokens += entry.length
+            errors += isinstance(result, EncoderError)
+            request = entry.request
+            assert isinstance(request, _Pending), "`run` queues such requests only"
+            for index in entry.indices:
+                request.results[index] = result
+            request.started = min(request.started, run.started)
+            request.missing -= 1
+            if not request.missing and not request.done.done():
+                request.done.set_result(None)
+        if not errors:
+            per_token = run.seconds / tokens / (self._threads * self._devices)
+            self.admission.observe(batch[0].request.priority, per_token, full=2 * tokens >= lane.max_batch_tokens)
+        if lane.cache is not None:  # last: nobody's answer depends on there being memory for it
+            for entry, result in zip(batch, results, strict=True):
+                if not isinstance(result, EncoderError):
+                    lane.cache.put(entry.sequence.key, result)
+        report = BatchReport(len(batch), tokens, errors, run.seconds, run.out_of_memory)
+        self._loop.call_soon(self._on_batch, report)  # after those whom the results have woken
+        if run.lost:
+            self._on_lost()

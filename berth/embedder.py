@@ -1,0 +1,267 @@
+"""The one way from texts to vectors: every route comes through `Embedder.embed`."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from berth.batching.worker import Encoded, ModelLane, Worker
+from berth.errors import BerthError, DeadlineError, EncoderError, InvalidInputError
+from berth.model import Model
+from berth.text.prepared import EncodeOptions, Item, PreparedText, prepare
+from berth.text.tokenizer import Token, Tokenized
+from berth.text.windows import tokens_read
+from berth.types import Text, TokenIds, Vectors
+
+T = TypeVar("T")
+
+CLOCK_TICK = 1e-3
+"""Seconds: uvloop's clock counts milliseconds, so a deadline nearer than that has passed."""
+INLINE_SIZE = 2048
+"""Characters of a request to tokenize, or tokens to lay out in windows, up to which it is done on the event loop, in a
+millisecond or two."""
+TABLE_COST = 3
+"""Times as long as tokenizing alone that a table of the tokens takes."""
+MOST_POOLED = 2
+"""Times the hidden size that a pooled layer may be wide, by `mean_max`."""
+CHUNK_TEXTS = 64
+CHUNK_CHARS = 1 << 16
+"""Bulk is tokenized in chunks of at most so many texts and, but for one long text, characters, so that other requests'
+texts come in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that one request may ask for."""
+
+    texts: int
+    text_chars: int
+    reply_numbers: int
+    tokens: int | None = None
+    table_tokens: int = 1 << 20
+
+    def check_count(self, field: str, count: int) -> None:
+        """Raise `InvalidInputError` where a field has more texts than one request may have."""
+        if count > self.texts:
+            raise InvalidInputError(field, f"{count} inputs, at most {self.texts} in one request")
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds a request spent in each stage, one after the other, and when the first began (by `perf_counter`)."""
+
+    tokenize: float
+    queue: float
+    encode: float
+    started: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """A request's answer, one item an input, or the input's error where errors are to be reported."""
+
+    items: list[Item | BerthError]
+    answered: list[Item]
+    """The items that are no errors; all of them where errors were not to be reported."""
+    tokens: int
+    truncated: int
+    """Inputs of which something was cut off."""
+    cached: int
+    timings: Timings
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Count the tokens as OpenAI's API does."""
+        return {"prompt_tokens": self.tokens, "total_tokens": self.tokens}
+
+
+class Embedder:
+    """A model's tokenizer, and its lane of the worker's queue, behind one function."""
+
+    def __init__(self, model: Model, worker: Worker, lane: ModelLane, limits: Limits) -> None:
+        self.limits = limits
+        self._tokenizer = model.tokenizer
+        self._max_tokens = model.manifest.max_tokens
+        self._hidden_size = model.manifest.hidden_size
+        self._worker = worker
+        self._lane = lane
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
+
+    async def embed(
+        self,
+        texts: Sequence[Text],
+        options: EncodeOptions,
+        *,
+        deadline: float,
+        charge: Callable[[int], None] | None = None,
+    ) -> Embedded:
+        """Encode inputs, of which there is at least one.
+
+        What cannot be done before `deadline` (a time of the event loop's clock) is turned away; it is the caller who
+        ends what is not done by then. `charge` is told how many tokens are about to be queued, and may raise.
+        Raises `InvalidInputError`, `TooLargeError`, `OverloadedError`, `DeadlineError` and `EncoderError`.
+        """
+        started = time.perf_counter()
+        inputs = await self._prepare(texts, options)
+        sequences = [sequence for item in inputs if isinstance(item, PreparedText) for sequence in item.sequences]
+        tokenize_seconds = time.perf_counter() - started
+        seconds = deadline - asyncio.get_running_loop().time()
+        if seconds <= CLOCK_TICK:
+            raise DeadlineError("the deadline passed before the answer was ready")
+        encoded = (
+            await self._worker.run(self._lane, sequences, seconds=seconds, charge=charge) if sequences else Encoded([])
+        )
+        tokens = sum([item.tokens for item in inputs if isinstance(item, PreparedText)])
+        answers = partial(_answers, inputs, encoded.results)
+        # Not in the tokenizer's thread, where it would wait behind what other requests have only begun with.
+        items = await asyncio.to_thread(answers) if tokens > INLINE_SIZE and options.windowed else answers()
+        if not options.report:
+            _raise_first(items)
+        answered = [item for item in items if isinstance(item, Item)]
+        truncated = sum([item.truncated for item in answered])
+        timings = Timings(tokenize_seconds, encoded.queue_seconds, encoded.encode_seconds, started)
+        return Embedded(items, answered, tokens, truncated, encoded.cached, timings)
+
+    def check(self, texts: Sequence[Text]) -> None:
+        """Raise `InvalidInputError` where there are more texts, or a longer one, than one request may have."""
+        self.limits.check_count(_field(texts[0]), len(texts))
+        _raise_first([self._error_of(text) for text in texts])
+
+    async def _prepare(self, texts: Sequence[Text], options: EncodeOptions) -> list[PreparedText | InvalidInputError]:
+        """Tokenize the inputs; a bad one is its error, or the request's where errors are not to be reported."""
+        self.limits.check_count(_field(texts[0]), len(texts))
+        errors = [self._error_of(text) for text in texts]
+        if not options.report:
+            _raise_first(errors)
+        good = [text for text, error in zip(texts, errors, strict=True) if error is None]
+        prepared = iter(await self._prepare_good(good, options))
+        inputs = [error or next(prepared) for error in errors]
+        if not options.report:
+            _raise_first(inputs)
+        self._check_reply(inputs, options)
+        return inputs
+
+    async def _prepare_good(
+        self, texts: Sequence[Text], options: EncodeOptions
+    ) -> list[PreparedText | InvalidInputError]:
+        """Tokenize, and stop as soon as there is more than the queue takes: windows can multiply a text."""
+        inputs: list[PreparedText | InvalidInputError] = []
+        tokens, size, windowed = 0, _size(texts), options.windowed
+        for chunk in _chunks(texts):
+            tokenized = await self._off_loop(size, partial(self._tokenize, chunk, options))
+            tokens += self._tokens_of(tokenized, options)
+            if self.limits.tokens is not None and tokens > self.limits.tokens:
+                raise InvalidInputError(_field(texts[0]), f"more than {self.limits.tokens} tokens in one request")
+            if windowed or len(chunk) < len(texts):  # else the queue is asked next
+                self._worker.admission.check(self._lane, max(len(texts), tokens // self._max_tokens), tokens)
+            prepared = partial(self._prepare_chunk, chunk, tokenized, options)
+            inputs += await self._off_loop(tokens if windowed else 0, prepared)
+        return inputs
+
+    async def tables(self, texts: Sequence[Text], *, add_special_tokens: bool) -> list[list[Token]]:
+        """Tokenize texts into tables, uncut; raises `InvalidInputError`."""
+        self.check(texts)
+        tables: list[list[Token]] = []
+        tokens, size = 0, TABLE_COST * _size(texts)
+        for chunk in _chunks(texts):
+            tabulated = partial(self._tables, chunk, add_special_tokens=add_special_tokens)
+            tables += await self._off_loop(size, tabulated)
+            tokens += sum(map(len, tables[-len(chunk) :]))
+            if tokens > self.limits.table_tokens:
+                field = _field(texts[0])
+                raise InvalidInputError(field, f"more than {self.limits.table_tokens} tokens in one request")
+        return tables
+
+    def _tables(self, texts: Sequence[Text], *, add_special_tokens: bool) -> list[list[Token]]:
+        return [self._tokenizer.tokens(text, add_special_tokens=add_special_tokens) for text in texts]
+
+    async def _off_loop(self, size: int, function: Callable[[], T]) -> T:
+        """Call a function in the tokenizer's thread, or here where the request's work is small.
+
+        It is the whole request's that counts, of which the function may do a part: parts that are done here, one after
+        the other, leave no turn of the event loop to others.
+        """
+        if size <= INLINE_SIZE:
+            return function()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    def _tokenize(self, texts: Sequence[Text], options: EncodeOptions) -> list[Tokenized | InvalidInputError]:
+        return self._tokenizer.encode(texts, options.truncation, detailed=options.detailed, table=options.table)
+
+    def _tokens_of(self, tokenized: Sequence[Tokenized | InvalidInputError], options: EncodeOptions) -> int:
+        """Count the tokens that the encoder will read, those of all windows."""
+        encodings = [item.encoding for item in tokenized if isinstance(item, Tokenized)]
+        if options.windowed:
+            return sum([tokens_read(encoding, options.truncation, self._max_tokens) for encoding in encodings])
+        return sum([len(encoding.ids) for encoding in encodings])
+
+    def _prepare_chunk(
+        self, texts: Sequence[Text], tokenized: Sequence[Tokenized | InvalidInputError], options: EncodeOptions
+    ) -> list[PreparedText | InvalidInputError]:
+        inputs: list[PreparedText | InvalidInputError] = []
+        for text, item in zip(texts, tokenized, strict=True):
+            try:
+                if isinstance(item, Tokenized):
+                    inputs.append(prepare(text.name, options, item, self._max_tokens))
+                else:
+                    inputs.append(item)
+            except InvalidInputError as error:
+                inputs.append(error)
+        return inputs
+
+    def _error_of(self, text: Text) -> InvalidInputError | None:
+        length = len(text.value)
+        if not length:
+            return InvalidInputError(text.name, "must not be empty")
+        if length > self.limits.text_chars:
+            noun = "token ids" if isinstance(text.value, TokenIds) else "characters"
+            return InvalidInputError(text.name, f"{length} {noun}, at most {self.limits.text_chars}")
+        return None
+
+    def _check_reply(self, inputs: Sequence[PreparedText | InvalidInputError], options: EncodeOptions) -> None:
+        tokens = sum([item.tokens for item in inputs if isinstance(item, PreparedText)])
+        layers = sum([len(feature.layers) for feature in options.features])
+        if options.limited is None or tokens * MOST_POOLED * layers * self._hidden_size <= self.limits.reply_numbers:
+            return  # even if each token had a vector
+        numbers = sum(item.numbers(self._hidden_size) for item in inputs if isinstance(item, PreparedText))
+        if numbers > self.limits.reply_numbers:
+            limit = self.limits.reply_numbers
+            raise InvalidInputError(options.limited, f"the vectors would hold {numbers} numbers, at most {limit}")
+
+
+def _field(text: Text) -> str:
+    """Name the field that a text is in."""
+    return text.name.partition("[")[0]
+
+
+def _raise_first(outcomes: Iterable[object]) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome, BerthError):
+            raise outcome
+
+
+def _answers(
+    inputs: Iterable[PreparedText | InvalidInputError], results: Iterable[Vectors | EncoderError]
+) -> list[Item | BerthError]:
+    left = iter(results)
+    return [item.answer(left) if isinstance(item, PreparedText) else item for item in inputs]
+
+
+def _size(texts: Iterable[Text]) -> int:
+    return sum(len(text.value) for text in texts)
+
+
+def _chunks(texts: Sequence[Text]) -> Iterator[list[Text]]:
+    chunk: list[Text] = []
+    chars = 0
+    for text in texts:
+        if len(chunk) == CHUNK_TEXTS or (chunk and chars + len(text.value) > CHUNK_CHARS):
+            yield chunk
+            chunk, chars = [], 0
+        chunk.append(text)
+        chars += len(text.value)
+    if chunk:
+        yield chunk

@@ -1,0 +1,1 @@
+"""From texts to framed token sequences: tokenizing, truncation and windows."""

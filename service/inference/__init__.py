@@ -1,1 +1,0 @@
-"""From text to vectors, without HTTP: nothing here imports FastAPI, the API or the settings."""

@@ -1,0 +1,114 @@
+"""Short requests and bulk have threads of their own: neither waits for the other; the kernel knows who goes first."""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from berth.batching.queue import Priority
+from berth.batching.worker import NICENESS, ModelLane, Worker
+from berth.types import TokenSequence, Vectors
+from tests.berth.batching.playing import (
+    ANSWER_BOUND,
+    Gate,
+    GateOf,
+    MakeSequences,
+    Threads,
+    echo,
+    entered,
+    numbers,
+    play,
+    until,
+)
+
+BUDGET = 16
+
+
+def test_short_requests_are_answered_while_a_batch_of_bulk_runs(make_sequences: MakeSequences) -> None:
+    gate = GateOf(BUDGET)
+
+    async def scenario(worker: Worker, lane: ModelLane) -> None:
+        request = asyncio.ensure_future(worker.run(lane, make_sequences([BUDGET] * 2)))
+        await entered(gate)
+        for _ in range(20):
+            assert numbers(await worker.run(lane, make_sequences([4, 5]))) == [0, 1]
+        assert gate.batches == [1], "bulk's first batch still runs"
+        gate.open.set()
+        await request
+
+    play(scenario, gate, max_batch_tokens=BUDGET)
+
+
+def test_bulk_is_answered_while_a_short_request_runs(make_sequences: MakeSequences) -> None:
+    gate = GateOf(4)
+
+    async def scenario(worker: Worker, lane: ModelLane) -> None:
+        request = asyncio.ensure_future(worker.run(lane, make_sequences([4])))
+        await entered(gate)
+        assert numbers(await worker.run(lane, make_sequences([BUDGET] * 20))) == list(range(20))
+        gate.open.set()
+        await request
+
+    play(scenario, gate, max_batch_tokens=BUDGET)
+
+
+def test_each_priority_has_as_many_batches_at_once_as_it_has_threads(
+    make_sequences: MakeSequences, encoder_threads: Threads
+) -> None:
+    gate = Gate()
+
+    async def scenario(worker: Worker, lane: ModelLane) -> None:
+        requests = [
+            asyncio.ensure_future(worker.run(lane, make_sequences(lengths)))
+            for lengths in ([BUDGET], [BUDGET - 1], [BUDGET - 2], [BUDGET - 3] * 5)
+        ]
+        await until(lambda: len(gate.batches) == 4)
+        assert (worker.queue.sequences, len(encoder_threads())) == (4, 4), "no thread is left to begin another"
+        gate.open.set()
+        await asyncio.gather(*requests)
+
+    play(scenario, gate, threads=2, max_batch_tokens=BUDGET)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")
+def test_the_event_loop_goes_before_short_requests_and_those_before_bulk(make_sequences: MakeSequences) -> None:
+    niceness: dict[Priority, int] = {}
+
+    def note(sequences: Sequence[TokenSequence]) -> list[Vectors]:
+        priority = Priority.SHORT if len(sequences[0]) < BUDGET else Priority.BULK
+        niceness[priority] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        return echo(sequences)
+
+    async def scenario(worker: Worker, lane: ModelLane) -> None:
+        await worker.run(lane, make_sequences([4]))
+        await worker.run(lane, make_sequences([BUDGET] * 2))
+
+    play(scenario, note, max_batch_tokens=BUDGET)
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    assert niceness == {priority: min(19, here + step) for priority, step in NICENESS.items()}
+    assert 0 < NICENESS[Priority.SHORT] < NICENESS[Priority.BULK]
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_the_threads_of_both_priorities_end(
+    make_sequences: MakeSequences, encoder_threads: Threads, busy: bool
+) -> None:
+    gate = Gate()
+
+    async def scenario(worker: Worker, lane: ModelLane) -> None:
+        requests = []
+        if busy:
+            requests += [asyncio.ensure_future(worker.run(lane, make_sequences([BUDGET] * count))) for count in (1, 3)]
+            await until(lambda: len(gate.batches) == 2)
+        assert len(encoder_threads()) == 2
+        worker.stop()
+        gate.open.set()
+        await asyncio.gather(*requests)
+        for thread in encoder_threads():
+            await asyncio.to_thread(thread.join, ANSWER_BOUND)
+        assert encoder_threads() == []
+
+    play(scenario, gate, max_batch_tokens=BUDGET)

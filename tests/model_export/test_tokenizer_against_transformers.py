@@ -1,0 +1,59 @@
+"""The artifact's tokenizer against transformers', from either file."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from berth.models import DEFAULT_MODEL
+from model_export.checkpoint import find_checkpoint
+from model_export.families import FAMILIES
+from model_export.tokenizer import read_tokenizer
+
+TEXTS = [
+    "Hello, World! naïve Café Éé",
+    "自然语言 処理 한국어 🙂👩‍👩‍👧",
+    "tabs\tand\u2028lines\nand\x00controls\x07",
+    "[SEP] [MASK] [CLS]",
+    "supercalifragilisticexpialidocious" * 5,
+    "",
+]
+CONFIGS: list[dict[str, Any] | None] = [
+    None,
+    {},
+    {"do_lower_case": True},
+    {"do_lower_case": False},
+    {"do_lower_case": False, "strip_accents": True},
+    {"strip_accents": False},
+    {"tokenize_chinese_chars": False},
+    {"cls_token": {"content": "[unused1]", "__type": "AddedToken"}, "sep_token": "[unused2]"},
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_from_a_vocabulary(tmp_path: Path, config: dict[str, Any] | None) -> None:
+    _agrees(tmp_path, config, "vocab.txt")
+
+
+@pytest.mark.parametrize("config", CONFIGS[:-1])
+def test_from_tokenizer_json(tmp_path: Path, config: dict[str, Any] | None) -> None:
+    _agrees(tmp_path, config, "tokenizer.json", "vocab.txt")
+
+
+def _agrees(folder: Path, config: dict[str, Any] | None, *files: str) -> None:
+    """Read some of the default model's files with a tokenizer_config.json, here and in transformers."""
+    for name in ("config.json", *files):
+        shutil.copy(find_checkpoint(DEFAULT_MODEL).folder / name, folder)
+    if config is not None:
+        config = {"tokenizer_class": "BertTokenizer"} | config
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    checkpoint = find_checkpoint(str(folder))
+    network = FAMILIES["bert"].network(checkpoint.object("config.json"))
+    ours, theirs = read_tokenizer(checkpoint, network, False), AutoTokenizer.from_pretrained(folder)
+    for text in TEXTS:
+        assert ours.encode(text).ids == theirs(text)["input_ids"], text
+    pair, expected = ours.encode("first", "second"), theirs("first", "second")
+    assert (pair.ids, pair.type_ids) == (expected["input_ids"], expected["token_type_ids"])
