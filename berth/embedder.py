@@ -202,12 +202,10 @@ class Embedder:
         self, texts: Sequence[Text], tokenized: Sequence[Tokenized | InvalidInputError], options: EncodeOptions
     ) -> list[PreparedText | InvalidInputError]:
         inputs: list[PreparedText | InvalidInputError] = []
+        most = self._max_tokens
         for text, item in zip(texts, tokenized, strict=True):
             try:
-                if isinstance(item, Tokenized):
-                    inputs.append(prepare(text.name, options, item, self._max_tokens))
-                else:
-                    inputs.append(item)
+                inputs.append(prepare(text.name, options, item, most) if isinstance(item, Tokenized) else item)
             except InvalidInputError as error:
                 inputs.append(error)
         return inputs

@@ -178,9 +178,9 @@ class Encoder:
 
     def close(self) -> None:
         """Let go of the threads and of the model's memory; what runs is finished first. Once is enough."""
-        self._pool.shutdown()
         with self._lock:
             closed, self._closed = self._closed, True
+        self._pool.shutdown()
         if not closed:
             self._model.close()
 
@@ -202,7 +202,7 @@ class Encoder:
             for start in range(0, len(texts), WINDOW_TEXTS):
                 begun.append(_Work(self._prepared(texts[start : start + WINDOW_TEXTS], options), []))
                 for batch in self._batches(begun[-1].prepared):
-                    begun[-1].batches.append((batch, self._pool.submit(self._run, batch)))
+                    begun[-1].batches.append((batch, self._submitted(batch)))
                 if len(begun) > 1:
                     yield from begun[0].items()
                     begun.popleft()
@@ -231,6 +231,12 @@ class Encoder:
             batches.append(batch)
         request.entries.clear()  # which refer to it
         return batches[::-1]
+
+    def _submitted(self, batch: Sequence[QueueEntry]) -> Future[list[Result]]:
+        try:
+            return self._pool.submit(self._run, batch)
+        except RuntimeError as error:  # closed meanwhile, by another thread, or a thread cannot be started
+            raise EncoderError("the encoder is closed" if self._closed else str(error)) from error
 
     def _run(self, batch: Sequence[QueueEntry]) -> list[Result]:
         """Encode a batch on the device whose turn it is."""

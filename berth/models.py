@@ -33,7 +33,6 @@ CHECKPOINT_FILES = [
 ]
 """All that an export reads of a repository; the rest of it (pickles, other formats) is not downloaded."""
 
-
 logger = logging.getLogger("berth")
 
 

@@ -26,7 +26,6 @@ FIELD_BYTES = 4
 
 logger = logging.getLogger("berth")
 
-
 UPGRADE = re.compile(rb"\r\nu(?=pgrade[ \t]*:)", re.IGNORECASE)
 END_OF_HEAD = b"\r\n\r\n"
 

@@ -35,7 +35,6 @@ LAST_ACCEPT_SECONDS = 2.0
 """What accepting the last connections may take."""
 ARRIVAL_SECONDS = 0.3
 """What the request of a connection that was just accepted has to arrive."""
-
 TICKS_BETWEEN_CHECKS = 5
 """Tenths of a second between two looks for connections whose clients are late."""
 

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from berth.artifact import MANIFEST, Artifact, read_artifact, sha256
 from berth.backends.cpu.encoder import CpuEncoder
+from berth.model import open_tokenizer
 from berth.models import DEFAULT_MODEL
 from berth.text.tokenizer import Tokenizer
 from berth.types import Encoding, TokenSequence
@@ -136,13 +137,7 @@ def artifact(minilm: Path) -> Artifact:
 @pytest.fixture(scope="session")
 def tokenizer(artifact: Artifact) -> Tokenizer:
     """Give the default model's tokenizer."""
-    manifest = artifact.manifest
-    return Tokenizer(
-        artifact.tokenizer,
-        max_tokens=manifest.max_tokens,
-        vocab_size=manifest.vocab_size,
-        type_vocab_size=manifest.type_vocab_size,
-    )
+    return open_tokenizer(artifact)
 
 
 @pytest.fixture(scope="session")

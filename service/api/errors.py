@@ -68,7 +68,6 @@ SPECS: dict[type[BerthError], ErrorSpec] = {
     EncoderError: ErrorSpec(500, "server_error", "encoder_error"),
 }
 
-
 MAX_MESSAGE = 1000
 MAX_PARAM = 200
 """Characters of an error's message and of its field's name, which may be one that the caller made up."""

@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -672,6 +673,33 @@ def test_what_runs_is_finished_before_the_model_goes(artifact: Artifact, tokeniz
         assert vectors.result(PATIENCE).shape == (2, WIDTH)
         closed.result(PATIENCE)
     assert slow.closed
+
+
+def test_what_has_not_begun_when_it_closes_is_an_error_of_ours(
+    artifact: Artifact, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second window of a long call, as the first is being encoded; and who comes while `close` still waits."""
+    monkeypatch.setattr("berth.encoder.WINDOW_TEXTS", 1)
+    entered, gate = threading.Event(), threading.Event()
+
+    def wait(sequences: Sequence[TokenSequence]) -> list[Vectors]:
+        entered.set()
+        assert gate.wait(PATIENCE), "the test opens the gate"
+        return [[np.zeros(WIDTH, dtype=np.float32)] for _ in sequences]
+
+    encoder = Encoder.of(Model(artifact.manifest, tokenizer, [FakeEncoder(wait)]), threads=1)
+    with ThreadPoolExecutor(2) as pool:
+        vectors = pool.submit(encoder.encode, ["a", "b", "c"])
+        assert entered.wait(PATIENCE)
+        closed = pool.submit(encoder.close)
+        while not encoder._closed:
+            time.sleep(0.001)
+        with pytest.raises(EncoderError, match="the encoder is closed"):
+            encoder.encode(["a"])
+        gate.set()
+        with pytest.raises(EncoderError, match="the encoder is closed"):
+            vectors.result(PATIENCE)
+        closed.result(PATIENCE)
 
 
 # A backend that fails.
