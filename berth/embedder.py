@@ -10,11 +10,12 @@ from typing import TypeVar
 
 from berth.batching.worker import Encoded, ModelLane, Worker
 from berth.errors import BerthError, DeadlineError, EncoderError, InvalidInputError
+from berth.limits import Limits
 from berth.model import Model
 from berth.text.prepared import EncodeOptions, Item, PreparedText, prepare
 from berth.text.tokenizer import Token, Tokenized
 from berth.text.windows import tokens_read
-from berth.types import Text, TokenIds, Vectors
+from berth.types import Text, Vectors
 
 T = TypeVar("T")
 
@@ -31,22 +32,6 @@ CHUNK_TEXTS = 64
 CHUNK_CHARS = 1 << 16
 """Bulk is tokenized in chunks of at most so many texts and, but for one long text, characters, so that other requests'
 texts come in between."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The most that one request may ask for."""
-
-    texts: int
-    text_chars: int
-    reply_numbers: int
-    tokens: int | None = None
-    table_tokens: int = 1 << 20
-
-    def check_count(self, field: str, count: int) -> None:
-        """Raise `InvalidInputError` where a field has more texts than one request may have."""
-        if count > self.texts:
-            raise InvalidInputError(field, f"{count} inputs, at most {self.texts} in one request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +113,8 @@ class Embedder:
     def check(self, texts: Sequence[Text]) -> None:
         """Raise `InvalidInputError` where there are more texts, or a longer one, than one request may have."""
         self.limits.check_count(_field(texts[0]), len(texts))
-        _raise_first([self._error_of(text) for text in texts])
+        for text in texts:
+            self.limits.check_length(text)
 
     async def _prepare(self, texts: Sequence[Text], options: EncodeOptions) -> list[PreparedText | InvalidInputError]:
         """Tokenize the inputs; a bad one is its error, or the request's where errors are not to be reported."""
@@ -147,16 +133,15 @@ class Embedder:
     async def _prepare_good(
         self, texts: Sequence[Text], options: EncodeOptions
     ) -> list[PreparedText | InvalidInputError]:
-        """Tokenize, and stop as soon as there is more than the queue takes: windows can multiply a text."""
+        """Tokenize, and stop as soon as there is more than the queue holds: windows can multiply a text."""
         inputs: list[PreparedText | InvalidInputError] = []
         tokens, size, windowed = 0, _size(texts), options.windowed
         for chunk in _chunks(texts):
             tokenized = await self._off_loop(size, partial(self._tokenize, chunk, options))
             tokens += self._tokens_of(tokenized, options)
-            if self.limits.tokens is not None and tokens > self.limits.tokens:
-                raise InvalidInputError(_field(texts[0]), f"more than {self.limits.tokens} tokens in one request")
-            if windowed or len(chunk) < len(texts):  # else the queue is asked next
-                self._worker.admission.check(self._lane, max(len(texts), tokens // self._max_tokens), tokens)
+            self.limits.check_tokens(_field(texts[0]), tokens)
+            if windowed:  # else the queue is asked next
+                self._worker.admission.check_size(tokens)
             prepared = partial(self._prepare_chunk, chunk, tokenized, options)
             inputs += await self._off_loop(tokens if windowed else 0, prepared)
         return inputs
@@ -170,9 +155,7 @@ class Embedder:
             tabulated = partial(self._tables, chunk, add_special_tokens=add_special_tokens)
             tables += await self._off_loop(size, tabulated)
             tokens += sum(map(len, tables[-len(chunk) :]))
-            if tokens > self.limits.table_tokens:
-                field = _field(texts[0])
-                raise InvalidInputError(field, f"more than {self.limits.table_tokens} tokens in one request")
+            self.limits.check_table(_field(texts[0]), tokens)
         return tables
 
     def _tables(self, texts: Sequence[Text], *, add_special_tokens: bool) -> list[list[Token]]:
@@ -211,12 +194,10 @@ class Embedder:
         return inputs
 
     def _error_of(self, text: Text) -> InvalidInputError | None:
-        length = len(text.value)
-        if not length:
-            return InvalidInputError(text.name, "must not be empty")
-        if length > self.limits.text_chars:
-            noun = "token ids" if isinstance(text.value, TokenIds) else "characters"
-            return InvalidInputError(text.name, f"{length} {noun}, at most {self.limits.text_chars}")
+        try:
+            self.limits.check_length(text)
+        except InvalidInputError as error:
+            return error
         return None
 
     def _check_reply(self, inputs: Sequence[PreparedText | InvalidInputError], options: EncodeOptions) -> None:
@@ -225,9 +206,7 @@ class Embedder:
         if options.limited is None or tokens * MOST_POOLED * layers * self._hidden_size <= self.limits.reply_numbers:
             return  # even if each token had a vector
         numbers = sum(item.numbers(self._hidden_size) for item in inputs if isinstance(item, PreparedText))
-        if numbers > self.limits.reply_numbers:
-            limit = self.limits.reply_numbers
-            raise InvalidInputError(options.limited, f"the vectors would hold {numbers} numbers, at most {limit}")
+        self.limits.check_reply(options.limited, numbers)
 
 
 def _field(text: Text) -> str:

@@ -26,10 +26,9 @@ class Admission:
         `OverloadedError`: the queue is full of its priority, or at the last rate the request would not be served within
         `seconds`. While the queue is not full, a request is taken whole, because among smaller ones a large one would
         never find room. Where none of its priority waits it is taken whatever the rate: only what is taken teaches the
-        rate. `TooLargeError`: the request alone would be more than the queue holds.
+        rate. `TooLargeError`: as `check_size`.
         """
-        if tokens > self._max_queue_tokens:
-            raise TooLargeError("", f"the request has {tokens} tokens, the queue holds {self._max_queue_tokens}")
+        self.check_size(tokens)
         priority = Priority.SHORT if sequences == 1 or tokens <= lane.max_batch_tokens else Priority.BULK
         waiting = self._queue.waiting[priority]
         ahead = waiting.tokens
@@ -38,6 +37,11 @@ class Admission:
         if (overload := self._overload(priority, waiting.tokens, ahead, tokens, seconds)) is not None:
             raise overload
         return priority
+
+    def check_size(self, tokens: int) -> None:
+        """Raise `TooLargeError` where a request of so many tokens alone is more than the queue holds."""
+        if tokens > self._max_queue_tokens:
+            raise TooLargeError("", f"the request has {tokens} tokens, the queue holds {self._max_queue_tokens}")
 
     def overload(self, seconds: float, *, expected: int = 0) -> OverloadedError | None:
         """Say why a request whose body has not been read is not to be queued, if it is not.

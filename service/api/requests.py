@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from berth.embedder import Limits
 from berth.errors import DeadlineError, InvalidInputError, MalformedError, TooLargeError
+from berth.limits import Limits
 from service.api.errors import ErrorFormat, openai_format
 from service.api.exchange import Exchange
 from service.api.state import State
@@ -69,7 +69,6 @@ class JsonRoute(APIRoute):
             seconds = _timeout(request, state.settings.request_timeout)
             exchange.deadline = asyncio.get_running_loop().time() + seconds
             awaited = "the body had arrived"
-            state.open += 1
             state.inside += self.encodes
             try:
                 async with asyncio.timeout_at(exchange.deadline):
@@ -81,7 +80,6 @@ class JsonRoute(APIRoute):
             except TimeoutError as error:
                 raise DeadlineError(f"the deadline passed before {awaited}") from error
             finally:
-                state.open -= 1
                 state.inside -= self.encodes
 
         return handle_json
@@ -113,7 +111,7 @@ async def _read_body(request: Request, state: State) -> bytes:
     body = await _joined(request.receive, limit)
     # The listening for a disconnect begins with the body's end and needs a few turns of the loop to tell: where there
     # are others, a client that left with its request already sent must not cost its tokenization.
-    if state.open > 1:
+    if state.inside > 1:
         for _ in range(DISCONNECT_TURNS):
             await asyncio.sleep(0)
     return body

@@ -8,9 +8,10 @@ from fastapi import Depends, Request
 
 from berth.artifact import Artifact, Manifest
 from berth.batching.worker import ModelLane, Worker
-from berth.embedder import Embedded, Embedder, Limits
+from berth.embedder import Embedded, Embedder
 from berth.errors import InvalidInputError, ModelNotFoundError, NotReadyError, OverloadedError
 from berth.features import sentence_feature
+from berth.limits import Limits
 from berth.model import Model
 from berth.text.prepared import EncodeOptions
 from berth.text.prompts import prompted
@@ -106,8 +107,6 @@ class State:
     draining: bool = False
     hung: bool = False
     """Whether a batch has run longer than a request may take."""
-    open: int = 0
-    """JSON requests that are not answered yet."""
     inside: int = 0
     """Requests for the encoder that were let in and are not answered yet."""
 

@@ -14,7 +14,7 @@ from berth.backends.cpu.encoder import CpuEncoder
 from berth.batching.queue import Priority
 from berth.batching.worker import BatchReport, ModelLane, Worker
 from berth.contract import Backend, Encode, FakeEncoder
-from berth.embedder import Embedded, Embedder, Limits
+from berth.embedder import Embedded, Embedder
 from berth.errors import (
     DeadlineError,
     EncoderError,
@@ -23,6 +23,7 @@ from berth.errors import (
     RateLimitError,
     TooLargeError,
 )
+from berth.limits import Limits
 from berth.model import Model
 from berth.text.prepared import EncodeOptions, Item
 from berth.text.tokenizer import Tokenizer
@@ -182,7 +183,8 @@ def test_request_beyond_the_queue_is_too_large(artifact: Artifact, tokenizer: To
     async def scenario(embedder: Embedder, worker: Worker) -> None:
         with pytest.raises(TooLargeError):
             await embed(embedder, [f"hello {number}" for number in range(40)])
-        assert (await embed(embedder, ["hello"] * 40)).tokens == 120, "it is one sequence in the queue"
+        for count in (40, 400):
+            assert (await embed(embedder, ["hello"] * count)).tokens == 3 * count, "it is one sequence in the queue"
 
     play(scenario, artifact, tokenizer, echo, max_queue_tokens=100)
 

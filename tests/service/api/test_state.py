@@ -7,8 +7,8 @@ import pytest
 
 from berth.artifact import Artifact
 from berth.batching.worker import Worker
-from berth.embedder import Limits
 from berth.errors import ModelNotFoundError, NotReadyError
+from berth.limits import Limits
 from berth.types import Pooling, ResolvedFeature
 from service.api.state import Engine, ServedModel, State
 from service.metrics import Metrics
