@@ -101,7 +101,7 @@ class Embedder:
         )
         tokens = sum([item.tokens for item in inputs if isinstance(item, PreparedText)])
         answers = partial(_answers, inputs, encoded.results)
-        # Not in the tokenizer's thread, where it would wait behind what other requests have only begun with.
+        # Not in the tokenizer's thread: there it would wait for the tokenization of requests that came later.
         items = await asyncio.to_thread(answers) if tokens > INLINE_SIZE and options.windowed else answers()
         if not options.report:
             _raise_first(items)
@@ -162,10 +162,9 @@ class Embedder:
         return [self._tokenizer.tokens(text, add_special_tokens=add_special_tokens) for text in texts]
 
     async def _off_loop(self, size: int, function: Callable[[], T]) -> T:
-        """Call a function in the tokenizer's thread, or here where the request's work is small.
+        """Call a function in the tokenizer's thread, or here where `size`, the whole request's, is small.
 
-        It is the whole request's that counts, of which the function may do a part: parts that are done here, one after
-        the other, leave no turn of the event loop to others.
+        The size of one chunk would not do: small chunks called here one after the other would block the event loop.
         """
         if size <= INLINE_SIZE:
             return function()

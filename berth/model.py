@@ -41,7 +41,7 @@ class Model:
         return cls(artifact.manifest, open_tokenizer(artifact), backends)
 
     def warm_up(self, tokens: int, times: int) -> None:
-        """Run the largest batches of so many tokens once, begun so often at once; a failure is logged.
+        """Run the largest batches of `tokens` tokens, `times` of them at once; a failure is logged.
 
         On GPUs nothing is run; at the first start the calibration runs large batches.
         """

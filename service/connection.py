@@ -1,7 +1,8 @@
 """uvicorn's HTTP/1.1 on one connection, with the bounds that it lacks.
 
-Its parser takes headers and trailers without end; a connection on which no request ever begins, or whose headers come a
-byte at a time, stays open for ever, and so does one whose client never takes its answer.
+uvicorn takes headers and trailers without end, waits for ever for a request to begin or its headers to arrive, and for
+ever for a client that takes nothing of its answer. docs/security.md promises bounds for each. An override here serves
+one of these promises; its docstring names it and the tests of it, which are in tests/end_to_end.
 """
 
 import logging
@@ -31,18 +32,18 @@ END_OF_HEAD = b"\r\n\r\n"
 
 
 class UnwantedHeadError(Exception):
-    """Stops the parser at a head that is over the limit, or would have it take the body for another protocol's."""
+    """Raised inside the parser to stop it: the head is too large, or announces another protocol and a body."""
 
 
 class Flow(FlowControl):
-    """Reading stays paused while requests wait behind the one that is answered: each read may bring ten thousand."""
+    """Keeps reading paused while pipelined requests wait: one read may bring ten thousand (tests/service)."""
 
     def __init__(self, transport: Any, pipeline: Sized) -> None:
         super().__init__(transport)
         self._pipeline = pipeline
 
     def resume_reading(self) -> None:
-        """Read on, but where requests wait."""
+        """Read on, unless pipelined requests wait."""
         if not self._pipeline:
             super().resume_reading()
 
@@ -56,25 +57,25 @@ class Connection(HttpToolsProtocol):
         self._head: int | None = 0
         """Header or trailer bytes received so far (a lower bound); 0 while idle, None while a body is read."""
         self._is_inside = False
-        """Whether a head is behind it whose request is not: the application answers that, or has."""
+        """Whether a request's head has been parsed and its end has not: the application answers it, or has done so."""
         self._too_large = False
         self._idle = False
-        """Whether it waits for a request after another; uvicorn has a timer made and dropped for that, each time.
+        """Whether it waits for a further request. The rest of a body that was answered early may still arrive.
 
-        The rest of a body whose answer went out before it may come first.
+        The server looks at all connections twice a second; uvicorn would start and cancel a timer for each request.
         """
         self._awaited_since = 0.0
         self._unsent = 0
         self._unsent_since = 0.0
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for a request."""
+        """Start the time in which a request must begin: --header-timeout (test_slow_clients.py)."""
         super().connection_made(transport)
         self.flow = Flow(transport, self.pipeline)
         self._awaited_since = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and give up on a head that does not end."""
+        """Parse; refuse heads over --max-header-bytes (test_slow_clients.py), ignore Upgrade (test_connections.py)."""
         if self._head == 0:
             data = data.lstrip(b"\r\n")  # empty lines between requests, which RFC 9112, 2.2, allows
             if not data:
@@ -91,13 +92,13 @@ class Connection(HttpToolsProtocol):
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """Begin to count a head's bytes; of those that came in one piece with the request before it one, for all."""
+        """Start to count the head's bytes; of a head that arrived with the request before it, at least 1 is known."""
         super().on_message_begin()
         self._head = self._head or 1
         self._idle, self._awaited_since = False, self.loop.time()
 
     def on_headers_complete(self) -> None:
-        """Count the head again, exactly: it may have come in one piece with a body."""
+        """Check the head's exact size, and that no second request can hide behind it (test_connections.py)."""
         self._head = None
         size = sum(map(len, chain.from_iterable(self.headers))) + FIELD_BYTES * len(self.headers)
         if size + len(self.url) > self._settings.max_header_bytes:
@@ -109,24 +110,24 @@ class Connection(HttpToolsProtocol):
         self._is_inside = True
 
     def _may_hide_a_request(self) -> bool:
-        """Say whether a head that asks for another protocol has a body, which would be taken for what comes next.
+        """Return whether a head asks for another protocol and has a body, which httptools would parse as a request.
 
-        So it is with an Upgrade that did not come in one piece with its head and was not renamed, and with CONNECT.
+        That happens with CONNECT, and with an Upgrade header split over two reads, which `_without_upgrade` misses.
         """
         announced = {name for name, value in self.headers if value != b"0"} & {b"content-length", b"transfer-encoding"}
         return bool(announced) or self.parser.get_method() == b"CONNECT"
 
     def on_chunk_header(self) -> None:
-        """Begin to count: after the last chunk, which has no body, come trailers."""
+        """Start to count: the last chunk has no body, and what follows it are trailers (test_slow_clients.py)."""
         self._head = 1
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body."""
+        """Stop counting: this is a body, which the application bounds."""
         self._head = None
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Take the end of the body, or of the trailers."""
+        """Go back to waiting where the answer was sent before the body had arrived (test_connections.py)."""
         self._head = 0
         self._is_inside = False
         super().on_message_complete()
@@ -134,7 +135,7 @@ class Connection(HttpToolsProtocol):
             self._wait()
 
     def on_response_complete(self) -> None:
-        """Go on to the next request, or wait for one."""
+        """Start the next pipelined request, or wait for one: --idle-timeout (test_slow_clients.py)."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -145,7 +146,7 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what the parser did not take."""
+        """Refuse what is no HTTP, as JSON (test_slow_clients.py)."""
         if self._too_large:
             limit = self._settings.max_header_bytes
             self._refuse(TOO_LARGE, f"the request's first line and headers are larger than {limit} bytes")
@@ -170,7 +171,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def _wait(self) -> None:
-        """Wait for a request; how long, `end_if_late` knows."""
+        """Start the time in which the next request must begin; `end_if_late` checks it."""
         self._idle, self._awaited_since = True, self.loop.time()
 
     @property
@@ -195,10 +196,10 @@ class Connection(HttpToolsProtocol):
 
 
 def _without_upgrade(data: bytes) -> bytes:
-    """Rename the header Upgrade in a head: it is ignored, as RFC 9110, 7.8, allows; Java's client sends it at first.
+    """Rename the header Upgrade to xpgrade, so that it is ignored, as RFC 9110, 7.8, allows; Java's client sends it.
 
-    httptools would take the request's body for another protocol's. Nothing becomes longer or shorter: in a body that
-    comes in one piece with the head's last line it would be taken for the next request.
+    With the header, httptools would stop at the end of the head and leave the body to another protocol. The new name
+    is as long as the old one: these bytes may be part of a body, whose length must not change.
     """
     end = data.find(END_OF_HEAD)
     if UPGRADE.search(data, 0, max(end, 0) or len(data)) is None:

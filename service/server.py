@@ -39,7 +39,7 @@ TICKS_BETWEEN_CHECKS = 5
 """Tenths of a second between two looks for connections whose clients are late."""
 
 COLLECT_AFTER = 50_000
-"""Objects more than there were, until those that are new are collected: in some 20 milliseconds."""
+"""New objects between two collections, each of which takes some 20 ms."""
 
 SECURITY_HEADERS = [
     ("x-content-type-options", "nosniff"),
@@ -74,10 +74,10 @@ def serve(settings: Settings, load_model: LoadModel = Model.load) -> int:
 
 
 def _spare_collections() -> None:
-    """Have the garbage collector pass over what is there for good, and look at the rest seldom.
+    """Exclude the objects made so far from garbage collection, and collect new ones rarely.
 
-    Under load a collection of all objects stops the service for a tenth of a second. Reference counts free what
-    requests leave; only some errors leave cycles.
+    A full collection stops the service for a tenth of a second. It is seldom needed: requests leave no reference
+    cycles, except after some errors.
     """
     gc.collect()
     gc.freeze()

@@ -1,7 +1,7 @@
-"""Warm-up: at the start, the batches that take the most memory, begun at once as often as they may ever be.
+"""Warm-up: at the start, run the batches that take the most memory, in as many threads at once as may ever run.
 
-ONNX Runtime keeps the memory that a batch needed for the next one. Left to chance, the largest ones meet for the first
-time some time later, and memory that had been level grows once more. A request for all layers takes more yet.
+ONNX Runtime keeps the memory of a batch for the next one. Without a warm-up, memory would grow again on the day when
+the largest batches first run at the same time. Requests for all layers may still take more.
 """
 
 import threading
@@ -22,7 +22,7 @@ START_SECONDS = 10.0
 
 
 def warm_up(backend: Backend, manifest: Manifest, tokens: int, times: int) -> None:
-    """Encode the largest batch of so many tokens, and the longest text alone, each begun so often at once.
+    """Encode the largest batch of `tokens` tokens, then the longest text alone, each in `times` threads at once.
 
     Raises what the backend raises, and `RuntimeError` where a thread cannot be started.
     """

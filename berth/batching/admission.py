@@ -44,10 +44,10 @@ class Admission:
             raise TooLargeError("", f"the request has {tokens} tokens, the queue holds {self._max_queue_tokens}")
 
     def overload(self, seconds: float, *, expected: int = 0) -> OverloadedError | None:
-        """Say why a request whose body has not been read is not to be queued, if it is not.
+        """Return the reason to refuse a request whose body has not been read; None where it may be read.
 
-        It counts as a short one, of one text as long as those that wait; so does each of the `expected` others that
-        were let in and are not queued yet: else all that come at once would be let in by the room for one.
+        It is taken for a short one, of one text of the mean length of those that wait. `expected` is the number of
+        requests that were let in and have not reached the queue; each is counted likewise.
         """
         waiting = self._queue.waiting[Priority.SHORT]
         length = max(1, waiting.tokens // max(1, waiting.sequences))
@@ -67,10 +67,10 @@ class Admission:
         return None
 
     def observe(self, priority: Priority, seconds_per_token: float, *, full: bool) -> None:
-        """Learn from a batch; `full` says whether it was at least half full, with all threads counted as at work.
+        """Update the priority's rate by one batch; `seconds_per_token` is its time ÷ (its tokens x all threads).
 
-        A near empty batch costs much a token. But after what was once far slower no full one might come together any
-        more, so one that costs less even so counts too.
+        A batch that is not half `full` costs more a token and is left out, unless it was faster than the rate even so:
+        a rate learnt while the machine was slow may refuse so much that no batch is ever full again.
         """
         usual = self._seconds_per_token[priority]
         if full or seconds_per_token < usual:

@@ -109,8 +109,8 @@ async def _read_body(request: Request, state: State) -> bytes:
     if announced.isdecimal() and int(announced) > limit:
         raise _too_large(limit)
     body = await _joined(request.receive, limit)
-    # The listening for a disconnect begins with the body's end and needs a few turns of the loop to tell: where there
-    # are others, a client that left with its request already sent must not cost its tokenization.
+    # A client may have left after sending its request. That is known only some turns of the event loop after the body's
+    # end; while other requests are under way, wait for it rather than tokenize for nobody.
     if state.inside > 1:
         for _ in range(DISCONNECT_TURNS):
             await asyncio.sleep(0)
