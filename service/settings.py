@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from berth.batching.share import MOST_SHARE
 from berth.errors import DeviceError
 from berth.models import CACHE_DIR, DEFAULT_MODEL
 from berth.placement import DEVICES, indices
@@ -72,6 +73,14 @@ class Settings(BaseSettings):
         ge=1,
         description="tokens the encoder runs at once; by default 384 on the CPU, and on a GPU what a short calibration "
         "finds at the first start",
+    )
+    bulk_share: float = Field(
+        0.3,
+        ge=0,
+        le=MOST_SHARE,
+        allow_inf_nan=False,
+        description="part of the cores' time that bulk keeps while short requests keep coming, 0 to 0.9: less is for "
+        "latency, more for throughput; on a GPU it has no effect",
     )
     max_queue_tokens: int = Field(
         1 << 20, ge=1, description="tokens that may wait, of short requests and of bulk each; past it requests get 429"

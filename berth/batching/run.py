@@ -18,6 +18,8 @@ logger = logging.getLogger("berth")
 class BatchRun:
     """When a batch began, how long it took, and what befell it."""
 
+    held: float = 0.0
+    """Seconds for which bulk's share held it back before."""
     started: float = field(default_factory=time.perf_counter)
     seconds: float = 0.0
     out_of_memory: int = 0

@@ -2,7 +2,8 @@
 
 A thread that is free takes the next batch at once, whatever is there: no timer waits for more. Each priority has its
 own threads: a batch that runs cannot be stopped, but it can be made to share its core, and the threads' niceness says
-which goes first. Every future is resolved on every path: by its vectors, by its own error, or by its caller leaving.
+which goes first; `BulkShare` says when a short batch waits even so. Every future is resolved on every path: by its
+vectors, by its own error, or by its caller leaving.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from berth.batching.admission import Admission
 from berth.batching.cache import VectorCache
 from berth.batching.queue import Lane, Priority, Queue, QueueEntry, Request, entries_of
 from berth.batching.run import BatchRun, Result
+from berth.batching.share import BulkShare
 from berth.contract import Backend
 from berth.errors import EncoderError, NotReadyError
 from berth.types import TokenSequence
@@ -80,8 +82,9 @@ class _Pending(Request):
 class Worker:
     """Owns the queue and the encoder threads; `run` is the way in, from the event loop that called `start`.
 
-    Each of the `devices` has `threads` threads for each priority; all serve the one queue. `on_batch` is called, on the
-    event loop, after each batch, `on_lost` where a device has failed for good.
+    Each of the `devices` has `threads` threads for each priority; all serve the one queue. `bulk_share` is of the CPU's
+    time, and kept on Linux alone, as niceness is. `on_batch` is called, on the event loop, after each batch, `on_lost`
+    where a device has failed for good.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Worker:
         threads: int,
         devices: int = 1,
         max_queue_tokens: int,
+        bulk_share: float = 0.0,
         on_batch: Callable[[BatchReport], None] = lambda _: None,
         on_lost: Callable[[], None] = lambda: None,
     ) -> None:
@@ -97,6 +101,9 @@ class Worker:
         self.admission = Admission(self.queue, max_queue_tokens)
         self.requests = 0
         """Requests whose sequences wait or are being encoded."""
+        self.bulk_share = bulk_share if sys.platform == "linux" else 0.0
+        """Part of the cores' time that bulk keeps while short requests keep coming."""
+        self._share = BulkShare(self.bulk_share, _cpu_seconds)
         self._threads = threads
         self._devices = devices
         self._on_batch = on_batch
@@ -214,17 +221,21 @@ class Worker:
 
         What it holds is let go of with its return: a thread that waits keeps no request alive.
         """
-        batch = self._next_batch(device, priority)
+        batch, held = self._next_batch(device, priority)
         if not batch:
             return False
-        lane, run, thread = batch[0].request.lane, BatchRun(), threading.get_ident()
+        lane, run, thread = batch[0].request.lane, BatchRun(held), threading.get_ident()
         assert isinstance(lane, ModelLane), "`run` queues such requests only"
         self._running[thread] = run.started
         spare_memory = partial(self._spare_memory, lane)
         results = run.encode(lane.backends[device], [entry.sequence for entry in batch], spare_memory)
         del self._running[thread]
-        if run.lost:
-            with self._lock:
+        with self._lock:
+            if priority is Priority.BULK:
+                self._share.end(thread, time.perf_counter())
+                if self.queue.waiting[Priority.SHORT].sequences and not self.queue.waiting[Priority.BULK].sequences:
+                    self._changed[Priority.SHORT].notify_all()  # nothing waits for bulk that is no more
+            if run.lost:
                 self._lost.add(device)
                 self._wake_all()  # its other threads, which may be waiting, are to end
         try:
@@ -233,15 +244,32 @@ class Worker:
             return False
         return True
 
-    def _next_batch(self, device: int, priority: Priority) -> list[QueueEntry]:
-        """Wait for a batch; empty where the worker was stopped and nothing waits, or the device is lost."""
+    def _next_batch(self, device: int, priority: Priority) -> tuple[list[QueueEntry], float]:
+        """Wait for a batch; gives it with the seconds for which bulk's share held it back.
+
+        It is empty where the worker was stopped and nothing waits, or the device is lost.
+        """
+        since = math.inf
         with self._lock:
             while device not in self._lost or len(self._lost) == self._devices:
+                now = time.perf_counter()
+                if hold := self._hold(priority, now):
+                    since = min(since, now)
+                    self._changed[priority].wait(hold)
+                    continue
                 batch = self.queue.take_batch(priority)
+                if batch and priority is Priority.BULK:
+                    self._share.begin(threading.get_ident(), now)
                 if batch or self._stopping:
-                    return batch
+                    return batch, max(0.0, now - since)
                 self._changed[priority].wait()
-            return []
+            return [], 0.0
+
+    def _hold(self, priority: Priority, now: float) -> float:  # with the lock held
+        """Give the seconds that the next batch is to wait for bulk to have its share."""
+        if priority is Priority.BULK or self._stopping or not self.queue.waiting[priority].sequences:
+            return 0.0
+        return self._share.hold(now)
 
     def _wake_all(self) -> None:  # with the lock held
         for changed in self._changed.values():
@@ -270,7 +298,7 @@ class Worker:
             if not request.missing and not request.done.done():
                 request.done.set_result(None)
         if not errors:
-            per_token = run.seconds / tokens / (self._threads * self._devices)
+            per_token = (run.held + run.seconds) / tokens / (self._threads * self._devices)
             self.admission.observe(batch[0].request.priority, per_token, full=2 * tokens >= lane.max_batch_tokens)
         if lane.cache is not None:  # last: nobody's answer depends on there being memory for it
             for entry, result in zip(batch, results, strict=True):
@@ -280,3 +308,8 @@ class Worker:
         self._loop.call_soon(self._on_batch, report)  # after those whom the results have woken
         if run.lost:
             self._on_lost()
+
+
+def _cpu_seconds(thread: int) -> float:
+    """Give the CPU time that a running thread has used."""
+    return time.clock_gettime(time.pthread_getcpuclockid(thread))

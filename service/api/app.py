@@ -75,6 +75,7 @@ def create_app(
         threads=settings.threads or (THREADS_PER_GPU if served.gpus else available_cores()),
         devices=len(served.gpus) or 1,
         max_queue_tokens=settings.max_queue_tokens,
+        bulk_share=0.0 if served.gpus else settings.bulk_share,
         on_batch=metrics.count_batch,
         on_lost=on_failure,
     )

@@ -73,6 +73,7 @@ def play(
     max_queue_tokens: int = 10_000,
     cache_size: int = 0,
     longest: int = 1,
+    bulk_share: float = 0.0,
     on_batch: Callable[[BatchReport], None] = lambda _: None,
     on_lost: Callable[[], None] = lambda: None,
 ) -> None:
@@ -85,6 +86,7 @@ def play(
             threads=threads,
             devices=len(devices),
             max_queue_tokens=max_queue_tokens,
+            bulk_share=bulk_share,
             on_batch=on_batch,
             on_lost=on_lost,
         )

@@ -92,6 +92,47 @@ def test_the_event_loop_goes_before_short_requests_and_those_before_bulk(make_se
     assert 0 < NICENESS[Priority.SHORT] < NICENESS[Priority.BULK]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="bulk has a share on Linux alone")
+def test_a_short_batch_waits_until_bulk_has_had_its_share(make_sequences: MakeSequences) -> None:
+    """Bulk that stands before a gate has no CPU time: it is owed half of the 50 ms, and waited for as long again."""
+    gate = GateOf(BUDGET)
+    rates: list[float] = []
+
+    async def scenario(worker: Worker, lane: ModelLane) -> None:
+        worker.admission.observe = lambda _, rate, **__: rates.append(rate)  # type: ignore[method-assign]
+        bulk = asyncio.ensure_future(worker.run(lane, make_sequences([BUDGET] * 2)))
+        await entered(gate)
+        await asyncio.sleep(0.05)
+        answer = await worker.run(lane, make_sequences([4]))
+        assert answer.queue_seconds > 0.04
+        assert rates[0] > 0.04 / 4, "what deadlines are weighed against knows of it"
+        gate.open.set()
+        await bulk
+
+    play(scenario, gate, max_batch_tokens=BUDGET, bulk_share=0.5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bulk has a share on Linux alone")
+@pytest.mark.parametrize("stopped", [False, True], ids=["bulk has gone", "the worker stops"])
+def test_no_short_batch_waits_for_nothing(make_sequences: MakeSequences, stopped: bool) -> None:
+    """At this share it would wait for minutes."""
+    gate = GateOf(BUDGET)
+
+    async def scenario(worker: Worker, lane: ModelLane) -> None:
+        bulk = asyncio.ensure_future(worker.run(lane, make_sequences([BUDGET] * 2)))
+        await entered(gate)
+        await asyncio.sleep(0.05)
+        short = asyncio.ensure_future(worker.run(lane, make_sequences([4])))
+        await until(lambda: worker.queue.waiting[Priority.SHORT].sequences == 1)
+        if stopped:
+            worker.stop()
+            assert numbers(await short) == [0]
+        gate.open.set()
+        assert [len(answer.results) for answer in await asyncio.gather(bulk, short)] == [2, 1]
+
+    play(scenario, gate, max_batch_tokens=BUDGET, bulk_share=0.9999)
+
+
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_the_threads_of_both_priorities_end(
     make_sequences: MakeSequences, encoder_threads: Threads, busy: bool

@@ -110,6 +110,7 @@ def test_every_gpu_has_the_model_and_threads_of_its_own(tiny_artifact: Path, tmp
     assert machine.calls == [((1, 3), 1 << 30)]
     assert list(state.model().gpus.values()) == ["NVIDIA H200", "NVIDIA L4"]
     assert (budget, machine.measured) == (64, 0)
+    assert state.worker.bulk_share == 0, "a batch on a card takes no CPU time, by which bulk's share is told"
     assert not list(tmp_path.iterdir()), "a budget that is set is not measured, and nothing is kept"
 
 

@@ -1,0 +1,156 @@
+"""What of the cores bulk is owed, and how long short requests wait for it: decided by times that the test makes up."""
+
+import pytest
+
+from berth.batching.share import FORGOTTEN, MOST_OWED, BulkShare
+
+A, B = 1, 2
+
+
+class Cores:
+    """A share's account, and the CPU time of its threads."""
+
+    def __init__(self, share: float) -> None:
+        self.now = 100.0
+        self.cpu = {A: 7.0, B: 9.0}
+        self.share = BulkShare(share, lambda thread: self.cpu[thread])
+
+    def begin(self, thread: int = A) -> None:
+        """Begin a batch of bulk."""
+        self.share.begin(thread, self.now)
+
+    def end(self, thread: int = A) -> None:
+        """End one."""
+        self.share.end(thread, self.now)
+
+    def pass_(self, seconds: float, **cpu: float) -> None:
+        """Let time pass, some of which a thread has its core."""
+        self.now += seconds
+        for name, used in cpu.items():
+            self.cpu[{"a": A, "b": B}[name]] += used
+
+    def hold(self) -> float:
+        """Say how long a short batch is to wait from now on."""
+        return self.share.hold(self.now)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_where_no_bulk_runs_nothing_waits(share: float) -> None:
+    cores = Cores(share)
+    assert cores.hold() == 0
+    cores.begin()
+    cores.pass_(0.05)
+    cores.end()
+    assert cores.hold() == 0
+
+
+def test_bulk_that_has_had_its_share_is_not_waited_for() -> None:
+    cores = Cores(0.3)
+    cores.begin()
+    assert cores.hold() == 0
+    cores.pass_(0.02, a=0.02)
+    assert cores.hold() == 0
+    cores.pass_(0.04, a=0.0)
+    assert cores.hold() == 0, "0.02 of 0.06 s is a third"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
+def test_a_short_batch_waits_until_bulk_has_caught_up(share: float) -> None:
+    cores = Cores(share)
+    cores.begin()
+    cores.pass_(0.01)
+    hold = cores.hold()
+    assert hold == pytest.approx(share * 0.01 / (1 - share))
+    cores.pass_(hold / 2, a=hold / 2)
+    assert cores.hold() == pytest.approx(hold / 2)
+    cores.pass_(hold / 2, a=hold / 2 + 1e-9)
+    assert cores.hold() == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize(("short", "bulk"), [(0.006, 0.02), (0.02, 0.02), (0.05, 0.01)])
+def test_short_requests_without_end_leave_bulk_its_share(share: float, short: float, bulk: float) -> None:
+    """A short batch has the core to itself; bulk has it while short batches wait."""
+    cores, had, left = Cores(share), 0.0, bulk
+    begun = cores.now
+    cores.begin()
+    for _ in range(2000):
+        cores.pass_(short)
+        while (hold := cores.hold()) > 0:
+            step = min(hold, left)
+            cores.pass_(step, a=step)
+            had, left = had + step, left - step
+            if left < 1e-12:
+                cores.end()
+                cores.begin()
+                left = bulk
+    assert had / (cores.now - begun) == pytest.approx(share, abs=0.01)
+
+
+def test_batches_of_several_threads_are_one_account() -> None:
+    cores = Cores(0.5)
+    cores.begin(A)
+    cores.begin(B)
+    cores.pass_(0.02, b=0.02)
+    assert cores.hold() == 0, "half of two cores' time was bulk's"
+    cores.pass_(0.01)
+    assert cores.hold() == pytest.approx((0.5 * 0.06 - 0.02) / 0.5 / 2), "both catch up at once"
+
+
+def test_what_a_batch_had_too_little_the_next_one_is_owed() -> None:
+    cores = Cores(0.5)
+    cores.begin()
+    cores.pass_(0.02, a=0.002)
+    cores.end()
+    cores.begin()
+    assert cores.hold() == pytest.approx(0.008 / 0.5)
+
+
+def test_what_a_batch_had_too_much_is_not_held_against_the_next() -> None:
+    cores = Cores(0.5)
+    cores.begin()
+    cores.pass_(1.0, a=1.0)
+    cores.end()
+    cores.begin()
+    cores.pass_(0.01)
+    assert cores.hold() == pytest.approx(0.01)
+
+
+def test_after_a_second_without_bulk_nothing_is_owed() -> None:
+    cores = Cores(0.5)
+    cores.begin()
+    cores.pass_(0.02)
+    cores.end()
+    cores.pass_(FORGOTTEN + 0.1)
+    cores.begin()
+    assert cores.hold() == 0
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_where_other_programs_have_the_cores_a_short_batch_waits_so_long_and_no_longer(share: float) -> None:
+    """Bulk that has no CPU time at all never catches up: short requests keep their part of the time even so."""
+    cores, waited, short = Cores(share), 0.0, 0.0
+    cores.begin()
+    cores.pass_(60.0)
+    for _ in range(500):
+        start = cores.now
+        while (hold := cores.hold()) > 0:
+            cores.pass_(hold)
+        assert cores.now - start <= MOST_OWED / (1 - share) + 1e-9
+        waited += cores.now - start
+        cores.pass_(0.005)
+        short += 0.005
+    assert short / (short + waited) == pytest.approx(1 - share, abs=0.05)
+
+
+def test_it_waits_no_longer_for_being_asked_more_often() -> None:
+    """Each request that comes while a short batch is held wakes its thread."""
+    cores = Cores(0.3)
+    cores.begin()
+    cores.pass_(60.0)
+    start = cores.now
+    for _ in range(1000):
+        if not cores.hold():
+            break
+        cores.pass_(0.001)
+    assert cores.now - start == pytest.approx(MOST_OWED / 0.7, abs=0.002)
