@@ -21,6 +21,7 @@ COMMANDS = {
     "pair": "this tree's Berth beside another checkout's",
 }
 WITH_PEERS = ("run", "fairness")
+ON_CORES = ("run", "fairness", "overload", "memory")
 PAIR_ROUNDS = 7
 EPILOG = "What follows a lone -- is handed to the Berth that is started: … -- --max-batch-tokens 512"
 
@@ -49,10 +50,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--no-ceiling", action="store_true", help="leave out the encoder alone and the products alone")
     parser.add_argument("--min-cos", type=float, default=0.999, help="a cosine to the reference up to this is wrong")
     parser.add_argument("--factor", type=_positive(float), default=10, help="overload: how many times the peak rate")
+    parser.add_argument("--cores", type=_positive(int), default=1, help="of the server, with as many threads: 1")
+    parser.add_argument("--shares", type=_shares, default=[], help="fairness: values of --bulk-share to compare")
     parser.add_argument("--threads", type=_counts, default=[8, 16, 32, 64], help="capacity: encoder threads to try")
     parser.add_argument("--other", type=_folder, help="pair: folder of the other checkout")
     parser.add_argument("--other-python", type=Path, help="pair: its interpreter, in place of its .venv/bin/python")
-    parser.add_argument("--picture", type=_writable, help="run: SVG file for a picture of the rates")
+    parser.add_argument("--picture", type=_writable, help="run, fairness --shares: SVG file for a picture")
     parser.add_argument("--out", type=_writable, help="file to which a line of JSON is added for each result")
     own, flags = _split(arguments)
     options = parser.parse_args(own)
@@ -74,21 +77,27 @@ def _fill_in(options: argparse.Namespace) -> None:
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Exit with a line where options do not go together."""
-    if options.base is not None and options.flags:
-        parser.error("flags after -- are for a Berth that is started, and --base names one that runs")
-    if options.command == "memory" and options.base is not None and options.pid is None:
-        parser.error("memory: --base wants its --pid")
-    if options.command == "pair" and (options.other is None or options.base is not None):
-        parser.error("pair: it wants --other and starts its own servers, so no --base")
-    if options.command == "capacity" and options.base is not None:
-        parser.error("capacity: it starts its own servers, and takes no --base")
-    if options.peer and options.command not in WITH_PEERS:
-        parser.error(f"--peer is for {' and '.join(WITH_PEERS)}")
-    if options.picture and options.command != "run":
-        parser.error("--picture is for run")
+    command, own = options.command, options.base is None
+    mistakes = {
+        "flags after -- are for a Berth that is started, and --base names one that runs": options.flags and not own,
+        "memory: --base wants its --pid": command == "memory" and not own and options.pid is None,
+        "pair: it wants --other and starts its own servers, so no --base": (
+            command == "pair" and (options.other is None or not own)
+        ),
+        "capacity: it starts its own servers, and takes no --base": command == "capacity" and not own,
+        f"--peer is for {' and '.join(WITH_PEERS)}": options.peer and command not in WITH_PEERS,
+        "--shares is for fairness, and takes no --peer and no --base": (
+            options.shares and (command != "fairness" or options.peer or not own)
+        ),
+        f"--cores is for {', '.join(ON_CORES)}": options.cores > 1 and command not in ON_CORES,
+        "--picture is for run and for fairness --shares": options.picture and command != "run" and not options.shares,
+    }
     for peer in options.peer:
-        if "://" not in peer and peer not in PEERS:
-            parser.error(f"--peer: {peer!r} is neither a URL nor one of {', '.join(PEERS)}")
+        known = "://" in peer or peer in PEERS
+        mistakes[f"--peer: {peer!r} is neither a URL nor one of {', '.join(PEERS)}"] = not known
+    for message, is_so in mistakes.items():
+        if is_so:
+            parser.error(message)
 
 
 def _commands() -> str:
@@ -107,6 +116,10 @@ def _names(value: str) -> list[str]:
         if name not in SHAPES:
             raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(SHAPES)}")
     return names
+
+
+def _shares(value: str) -> list[float]:
+    return [float(part) for part in value.split(",")]  # Berth itself says which it takes
 
 
 def _counts(value: str) -> list[int]:

@@ -57,10 +57,10 @@ def _stat(pid: int) -> list[str]:
     return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
 
 
-def cores() -> tuple[set[int], set[int]]:
-    """Share the cores out: the first for the client, the last for the server; the same one where there is but one."""
+def cores(count: int = 1) -> tuple[set[int], set[int]]:
+    """Share the cores out: the first for the client, the last so many for the server; the client's too if need be."""
     available = sorted(os.sched_getaffinity(0))
-    return {available[0]}, {available[-1]}
+    return {available[0]}, set(available[-count:])
 
 
 def pin_tree(cores: set[int], root: int) -> None:

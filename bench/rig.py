@@ -48,7 +48,7 @@ class Rig:
         """The peers that cannot be had on this machine, and why."""
         self._options = options
         self.all_cores = os.sched_getaffinity(0)
-        self.client_cores, self.server_cores = cores()
+        self.client_cores, self.server_cores = cores(options.cores)
         self._workloads: dict[str, tuple[Workload, OwnReference]] = {}
 
     def workload(self, name: str) -> Workload:
@@ -101,17 +101,18 @@ class Rig:
             yield contenders
 
     @contextmanager
-    def berth(self) -> Iterator[Contender]:
-        """Have Berth running, or take what --base names."""
+    def berth(self, label: str = "berth", flags: Sequence[str] = ()) -> Iterator[Contender]:
+        """Have Berth running, with flags beside those that are given, or take what --base names."""
         options = self._options
         if options.base is not None:
             label = options.label or options.base
             yield Contender(Target(label, options.base, DIALECTS[options.api], options.model_name, options.pid))
             return
         port = free_port()
-        command = berth_command(self.model.artifact.folder, port, options.flags)
+        flags = [*options.flags, *flags]
+        command = berth_command(self.model.artifact.folder, port, flags, threads=len(self.server_cores))
         try:
-            with self.started("berth", command, port) as ours:
+            with self.started(label, command, port) as ours:
                 yield ours
         except StartError as error:
             raise SystemExit(f"bench: {error}") from error

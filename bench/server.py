@@ -50,9 +50,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def berth_command(artifact: Path, port: int, flags: Sequence[str]) -> list[str]:
-    """Give the command that serves an artifact on one encoder thread."""
-    own = ["--model", str(artifact), "--port", str(port), "--threads", "1", "--shutdown-grace", "0"]
+def berth_command(artifact: Path, port: int, flags: Sequence[str], threads: int = 1) -> list[str]:
+    """Give the command that serves an artifact on so many encoder threads."""
+    own = ["--model", str(artifact), "--port", str(port), "--threads", str(threads), "--shutdown-grace", "0"]
     return [sys.executable, "-m", "service", *own, *flags]
 
 

@@ -81,8 +81,9 @@ def test_wrong_vectors_fail_the_overload(
 
 
 def test_fairness_is_told_beside_a_peer(
-    tmp_path: Path, tiny_artifact: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_artifact: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("bench.fairness.LARGE", 256)
     port = free_port()
     command = berth_command(tiny_artifact, port, [])
     with running(
@@ -92,8 +93,24 @@ def test_fairness_is_told_beside_a_peer(
     assert status == 0
     assert [line["server"] for line in lines] == ["berth", peer.base, peer.base, "berth"]
     assert all(float(str(line["batch_ms"])) > 0 for line in lines)
-    assert all(float(str(line["closed_bulk_share"])) > 0 for line in lines)
+    assert all(float(str(line["closed_bulk_rate"])) > 0 for line in lines)
+    seconds = [(line["large_alone_seconds"], line["large_seconds"]) for line in lines]
+    assert all(float(str(each)) > 0 for pair in seconds[:2] for each in pair)
+    assert seconds[2:] == [(None, None)] * 2, "the large request is of the first round alone"
     assert f"| crowded p99, ÷ berth's | {peer.base} |" in capsys.readouterr().out
+
+
+def test_the_dial_is_drawn(
+    tmp_path: Path, tiny_artifact: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.fairness.LARGE", 256)
+    picture = tmp_path / "dial.svg"
+    status, lines = run(tmp_path, tiny_artifact, "fairness", "--shares", "0,0.5", "--picture", str(picture))
+    assert status == 0
+    assert [line["server"] for line in lines] == ["--bulk-share 0", "--bulk-share 0.5"]
+    heads = ElementTree.parse(picture).iterfind(".//{http://www.w3.org/2000/svg}text[@class='head']")
+    assert [head.text for head in heads] == ["0", "0.5"]
+    assert "| --bulk-share 0.5 |" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="it needs two cores")
