@@ -205,7 +205,7 @@ def measure_large(target: Target, bulk: Workload) -> tuple[float, float]:
     client = Workload(replace(bulk.shape, concurrency=1), bulk.texts)
 
     def one() -> ClosedLoop:
-        return ClosedLoop(target, large, warmup=0.0, seconds=1e-3)
+        return ClosedLoop(target, large, warmup=0.0, seconds=0.2)
 
     def seconds_of(record: Record) -> float:
         return median_of(span.end - span.start for span in record.spans[:1])

@@ -57,7 +57,7 @@ def serve(arguments: Sequence[str]) -> int:
     """Serve the model that the settings name, exported first where it is not."""
     load_own("service")
     from berth import models, placement  # noqa: PLC0415  # late, so that --help is quick
-    from service.__main__ import begin, serve_artifact  # noqa: PLC0415
+    from service.__main__ import begin  # noqa: PLC0415
     from service.logs import log_fatal  # noqa: PLC0415
 
     settings = begin(arguments)
@@ -69,6 +69,8 @@ def serve(arguments: Sequence[str]) -> int:
     except BerthError as error:
         log_fatal(settings.log_format, str(error))
         return error.status if isinstance(error, ExportFailedError) else 1
+    from service.server import serve as serve_artifact  # noqa: PLC0415
+
     return serve_artifact(settings.model_copy(update={"model": str(folder)}))
 
 

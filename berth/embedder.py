@@ -1,6 +1,7 @@
 """The one way from texts to vectors: every route comes through `Embedder.embed`."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,11 @@ class Timings:
     queue: float
     encode: float
     started: float = 0.0
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Give the seconds by stage, in their order."""
+        return {"tokenize": self.tokenize, "queue": self.queue, "encode": self.encode}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,38 +119,44 @@ class Embedder:
     def check(self, texts: Sequence[Text]) -> None:
         """Raise `InvalidInputError` where there are more texts, or a longer one, than one request may have."""
         self.limits.check_count(_field(texts[0]), len(texts))
-        for text in texts:
-            self.limits.check_length(text)
+        _raise_first([self.limits.error_of(text) for text in texts])
 
     async def _prepare(self, texts: Sequence[Text], options: EncodeOptions) -> list[PreparedText | InvalidInputError]:
         """Tokenize the inputs; a bad one is its error, or the request's where errors are not to be reported."""
         self.limits.check_count(_field(texts[0]), len(texts))
-        errors = [self._error_of(text) for text in texts]
-        if not options.report:
-            _raise_first(errors)
-        good = [text for text, error in zip(texts, errors, strict=True) if error is None]
-        prepared = iter(await self._prepare_good(good, options))
-        inputs = [error or next(prepared) for error in errors]
-        if not options.report:
-            _raise_first(inputs)
-        self._check_reply(inputs, options)
+        inputs: list[PreparedText | InvalidInputError] = []
+        tokens, size = 0, math.inf if options.windowed else _size(texts)  # a short text may have a thousand windows
+        for chunk in _chunks(texts):
+            inputs += await self._off_loop(size, partial(self._prepare_chunk, chunk, options, tokens))
+            tokens = sum([item.tokens for item in inputs if isinstance(item, PreparedText)])
+        self._check_reply(inputs, tokens, options)
         return inputs
 
-    async def _prepare_good(
-        self, texts: Sequence[Text], options: EncodeOptions
+    def _prepare_chunk(
+        self, texts: Sequence[Text], options: EncodeOptions, before: int
     ) -> list[PreparedText | InvalidInputError]:
-        """Tokenize, and stop as soon as there is more than the queue holds: windows can multiply a text."""
-        inputs: list[PreparedText | InvalidInputError] = []
-        tokens, size, windowed = 0, _size(texts), options.windowed
-        for chunk in _chunks(texts):
-            tokenized = await self._off_loop(size, partial(self._tokenize, chunk, options))
-            tokens += self._tokens_of(tokenized, options)
-            self.limits.check_tokens(_field(texts[0]), tokens)
-            if windowed:  # else the queue is asked next
-                self._worker.admission.check_size(tokens)
-            prepared = partial(self._prepare_chunk, chunk, tokenized, options)
-            inputs += await self._off_loop(tokens if windowed else 0, prepared)
+        """Prepare some of a request's inputs, those before which have so many tokens."""
+        errors = [self.limits.error_of(text) for text in texts]
+        good = [text for text, error in zip(texts, errors, strict=True) if error is None]
+        encode = self._tokenizer.encode
+        tokenized = iter(encode(good, options.truncation, detailed=options.detailed, table=options.table))
+        outcomes = [error or next(tokenized) for error in errors]
+        tokens = before + self._tokens_of(outcomes, options)
+        self.limits.check_tokens(_field(texts[0]), tokens)
+        if options.windowed:  # before they are laid out; of others the queue is asked next
+            self._worker.admission.check_size(tokens)
+        inputs = [self._prepared(text, item, options) for text, item in zip(texts, outcomes, strict=True)]
+        if not options.report:
+            _raise_first(inputs)
         return inputs
+
+    def _prepared(
+        self, text: Text, item: Tokenized | InvalidInputError, options: EncodeOptions
+    ) -> PreparedText | InvalidInputError:
+        try:
+            return item if isinstance(item, InvalidInputError) else prepare(text.name, options, item, self._max_tokens)
+        except InvalidInputError as error:
+            return error
 
     async def tables(self, texts: Sequence[Text], *, add_special_tokens: bool) -> list[list[Token]]:
         """Tokenize texts into tables, uncut; raises `InvalidInputError`."""
@@ -155,13 +167,13 @@ class Embedder:
             tabulated = partial(self._tables, chunk, add_special_tokens=add_special_tokens)
             tables += await self._off_loop(size, tabulated)
             tokens += sum(map(len, tables[-len(chunk) :]))
-            self.limits.check_table(_field(texts[0]), tokens)
+            self.limits.check_tokens(_field(texts[0]), tokens, table=True)
         return tables
 
     def _tables(self, texts: Sequence[Text], *, add_special_tokens: bool) -> list[list[Token]]:
         return [self._tokenizer.tokens(text, add_special_tokens=add_special_tokens) for text in texts]
 
-    async def _off_loop(self, size: int, function: Callable[[], T]) -> T:
+    async def _off_loop(self, size: float, function: Callable[[], T]) -> T:
         """Call a function in the tokenizer's thread, or here where `size`, the whole request's, is small.
 
         The size of one chunk would not do: small chunks called here one after the other would block the event loop.
@@ -170,9 +182,6 @@ class Embedder:
             return function()
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
-    def _tokenize(self, texts: Sequence[Text], options: EncodeOptions) -> list[Tokenized | InvalidInputError]:
-        return self._tokenizer.encode(texts, options.truncation, detailed=options.detailed, table=options.table)
-
     def _tokens_of(self, tokenized: Sequence[Tokenized | InvalidInputError], options: EncodeOptions) -> int:
         """Count the tokens that the encoder will read, those of all windows."""
         encodings = [item.encoding for item in tokenized if isinstance(item, Tokenized)]
@@ -180,27 +189,9 @@ class Embedder:
             return sum([tokens_read(encoding, options.truncation, self._max_tokens) for encoding in encodings])
         return sum([len(encoding.ids) for encoding in encodings])
 
-    def _prepare_chunk(
-        self, texts: Sequence[Text], tokenized: Sequence[Tokenized | InvalidInputError], options: EncodeOptions
-    ) -> list[PreparedText | InvalidInputError]:
-        inputs: list[PreparedText | InvalidInputError] = []
-        most = self._max_tokens
-        for text, item in zip(texts, tokenized, strict=True):
-            try:
-                inputs.append(prepare(text.name, options, item, most) if isinstance(item, Tokenized) else item)
-            except InvalidInputError as error:
-                inputs.append(error)
-        return inputs
-
-    def _error_of(self, text: Text) -> InvalidInputError | None:
-        try:
-            self.limits.check_length(text)
-        except InvalidInputError as error:
-            return error
-        return None
-
-    def _check_reply(self, inputs: Sequence[PreparedText | InvalidInputError], options: EncodeOptions) -> None:
-        tokens = sum([item.tokens for item in inputs if isinstance(item, PreparedText)])
+    def _check_reply(
+        self, inputs: Sequence[PreparedText | InvalidInputError], tokens: int, options: EncodeOptions
+    ) -> None:
         layers = sum([len(feature.layers) for feature in options.features])
         if options.limited is None or tokens * MOST_POOLED * layers * self._hidden_size <= self.limits.reply_numbers:
             return  # even if each token had a vector

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, count
-from numbers import Integral
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +18,7 @@ from berth.batching.queue import Lane, Priority, Queue, QueueEntry, Request, ent
 from berth.batching.run import BatchRun, Result
 from berth.cores import available_cores
 from berth.errors import EncoderError, InvalidInputError
-from berth.features import Feature, sentence_feature
+from berth.features import Feature, check_dimensions, sentence_feature
 from berth.model import Model
 from berth.placement import THREADS_PER_GPU, check_precision, choose, gpus_for
 from berth.text.prepared import EncodeOptions, Item, PreparedText, prepare
@@ -104,7 +103,7 @@ class Encoder:
 
     def _begin(self, model: Model, threads: int | None, max_batch_tokens: int | None) -> None:
         self._model = model
-        self._lane = Lane(max_batch_tokens or model.max_batch_tokens)
+        self._lane = Lane(max_batch_tokens or model.max_batch_tokens, self.manifest.max_tokens)
         usual = THREADS_PER_GPU * len(model.backends) if self.manifest.target == "cuda" else available_cores()
         self._pool = ThreadPoolExecutor(threads or usual, thread_name_prefix="encoder")
         self._lock = threading.Lock()
@@ -134,10 +133,7 @@ class Encoder:
             vectors = self.encode([texts], prompt_name=prompt_name, truncate=truncate, dimensions=dimensions)
             return np.asarray(vectors[0])
         manifest = self.manifest
-        right = isinstance(dimensions, Integral | None) and not isinstance(dimensions, bool)
-        if not right or (dimensions is not None and not 1 <= dimensions <= manifest.hidden_size):
-            message = f"must be an integer from 1 to {manifest.hidden_size}, not {dimensions!r}"
-            raise InvalidInputError("dimensions", message)
+        check_dimensions(dimensions, manifest)
         feature = sentence_feature(manifest)
         options = EncodeOptions((feature,), truncation_of(truncate, manifest.max_tokens))
         named = _texts(texts)
@@ -243,16 +239,10 @@ class Encoder:
         devices = [device for device in range(len(self._model.backends)) if device not in self._lost] or [0]
         device, run = devices[next(self._turns) % len(devices)], BatchRun()
         sequences = [entry.sequence for entry in batch]
-        results = run.encode(self._model.backends[device], sequences, self._spare_memory)
+        results = run.encode(self._model.backends[device], sequences, self._lane.spare_memory)
         if run.lost:
             self._lost.add(device)
         return results
-
-    def _spare_memory(self, tokens: int) -> None:
-        """Bound all batches from now on to some tokens, or to one text's most."""
-        tokens = max(tokens, self.manifest.max_tokens)
-        with self._lock:
-            self._lane.max_batch_tokens = min(tokens, self._lane.max_batch_tokens)
 
 
 def _name_of(model: str | Path) -> str:

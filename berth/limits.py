@@ -21,24 +21,21 @@ class Limits:
         if count > self.texts:
             raise InvalidInputError(field, f"{count} inputs, at most {self.texts} in one request")
 
-    def check_length(self, text: Text) -> None:
-        """Raise where a text is empty or too long."""
+    def error_of(self, text: Text) -> InvalidInputError | None:
+        """Return the error of a text that is empty or too long."""
         length = len(text.value)
         if not length:
-            raise InvalidInputError(text.name, "must not be empty")
+            return InvalidInputError(text.name, "must not be empty")
         if length > self.text_chars:
             noun = "token ids" if isinstance(text.value, TokenIds) else "characters"
-            raise InvalidInputError(text.name, f"{length} {noun}, at most {self.text_chars}")
+            return InvalidInputError(text.name, f"{length} {noun}, at most {self.text_chars}")
+        return None
 
-    def check_tokens(self, field: str, tokens: int) -> None:
-        """Raise where the texts of a field come to too many tokens to encode."""
-        if self.tokens is not None and tokens > self.tokens:
-            raise InvalidInputError(field, f"more than {self.tokens} tokens in one request")
-
-    def check_table(self, field: str, tokens: int) -> None:
-        """Raise where the texts of a field come to too many tokens to list."""
-        if tokens > self.table_tokens:
-            raise InvalidInputError(field, f"more than {self.table_tokens} tokens in one request")
+    def check_tokens(self, field: str, tokens: int, *, table: bool = False) -> None:
+        """Raise where the texts of a field come to too many tokens to encode or, in a table, to list."""
+        most = self.table_tokens if table else self.tokens
+        if most is not None and tokens > most:
+            raise InvalidInputError(field, f"more than {most} tokens in one request")
 
     def check_reply(self, field: str, numbers: int) -> None:
         """Raise where a request's vectors, of windows those of each, would hold too many numbers."""

@@ -12,7 +12,10 @@ from service.settings import Settings, read_settings, warnings_of
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal; gives the exit status."""
-    return serve_artifact(begin(sys.argv[1:] if arguments is None else arguments))
+    settings = begin(sys.argv[1:] if arguments is None else arguments)
+    from service.server import serve  # noqa: PLC0415  # late, so that --help is quick
+
+    return serve(settings)
 
 
 def begin(arguments: Sequence[str]) -> Settings:
@@ -25,13 +28,6 @@ def begin(arguments: Sequence[str]) -> Settings:
     if settings.api_keys:
         logger.info("API keys: %s", ", ".join(labels(settings.api_keys)))
     return settings
-
-
-def serve_artifact(settings: Settings) -> int:
-    """Serve the artifact that the settings name as the model."""
-    from service.server import serve  # noqa: PLC0415  # late, so that --help is quick
-
-    return serve(settings)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,20 @@ from prometheus_client import (
 )
 
 from berth.artifact import Manifest
-from berth.batching.worker import BatchReport
+from berth.batching.run import BatchRun
 from berth.embedder import Embedded
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 UNITS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+WATCHED = {
+    "queue_units": "Sequences that wait for the encoder",
+    "queue_tokens": "Tokens that wait for the encoder",
+    "max_queue_tokens": "Tokens that may wait for the encoder",
+    "max_batch_tokens": "Tokens that a batch may hold",
+    "ready": "Whether the process is ready",
+}
+"""Gauges that are read from the service whenever the metrics are."""
 
 
 class Metrics:
@@ -58,32 +66,17 @@ class Metrics:
             "berth_out_of_memory", "Runs of the encoder for which the device had no memory", registry=registry
         )
         self._stalls = Counter("berth_encoder_stalls", "Times the encoder hung", registry=registry)
-        self._queue_sequences = Gauge("berth_queue_units", "Sequences that wait for the encoder", registry=registry)
-        self._queue_tokens = Gauge("berth_queue_tokens", "Tokens that wait for the encoder", registry=registry)
-        self._queue_limit = Gauge("berth_max_queue_tokens", "Tokens that may wait for the encoder", registry=registry)
-        self._batch_limit = Gauge("berth_max_batch_tokens", "Tokens that a batch may hold", registry=registry)
-        self._ready = Gauge("berth_ready", "Whether the process is ready", registry=registry)
+        self._watched = {name: Gauge(f"berth_{name}", help_, registry=registry) for name, help_ in WATCHED.items()}
 
     def describe_model(self, name: str, manifest: Manifest) -> None:
         """Say what is served."""
         fields = ("family", "target", "precision", "pooling", "hidden_size", "layers", "max_tokens")
         self._model.info({"name": name, **{field: str(getattr(manifest, field)) for field in fields}})
 
-    def watch(
-        self,
-        *,
-        sequences: Callable[[], int],
-        tokens: Callable[[], int],
-        max_queue_tokens: Callable[[], int],
-        max_batch_tokens: Callable[[], int],
-        ready: Callable[[], bool],
-    ) -> None:
-        """Read queue, limits and readiness whenever the metrics are read; on GPUs the batches' limit changes."""
-        self._queue_sequences.set_function(sequences)
-        self._queue_tokens.set_function(tokens)
-        self._queue_limit.set_function(max_queue_tokens)
-        self._batch_limit.set_function(max_batch_tokens)
-        self._ready.set_function(ready)
+    def watch(self, **values: Callable[[], float]) -> None:
+        """Have gauges read their values whenever the metrics are read, each by its name without `berth_`."""
+        for name, value in values.items():
+            self._watched[name].set_function(value)
 
     def count_request(
         self, route: str, status: int, seconds: float, embedded: Embedded | None = None, rejected: str | None = None
@@ -100,15 +93,15 @@ class Metrics:
         self._tokens.inc(embedded.tokens)
         self._truncated.inc(embedded.truncated)
         self._cached.inc(embedded.cached)
-        for stage in ("tokenize", "queue", "encode"):
-            self._stages(stage).observe(getattr(embedded.timings, stage))
+        for stage, taken in embedded.timings.stages.items():
+            self._stages(stage).observe(taken)
 
     def count_unread(self, route: str, number: int) -> None:
         """Count requests that were turned away unread; their time says nothing, and is not counted."""
         self._requests(route, 429).inc(number)
         self._rejected("overloaded").inc(number)
 
-    def count_batch(self, batch: BatchReport) -> None:
+    def count_batch(self, batch: BatchRun) -> None:
         """Count one run of the encoder."""
         self._batch_sequences.observe(batch.sequences)
         self._batch_tokens.observe(batch.tokens)

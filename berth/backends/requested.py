@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from berth.backends.pooling import merge_layers, pool
+from berth.backends.pooling import merge_layers, normalize, pool
 from berth.errors import EncoderError
-from berth.types import Float32Array, Requested, ResolvedFeature, TokenSequence, Vectors
+from berth.types import Float32Array, Pooling, Requested, ResolvedFeature, TokenSequence, Vectors
 
 POOLER_OUTPUT = "pooler_output"
 """The graph's output [sequences, hidden] of the pooler head."""
@@ -16,6 +16,11 @@ POOLER_OUTPUT = "pooler_output"
 def hidden_state(layer: int) -> str:
     """Name the graph's output that is the hidden state [tokens, hidden] of a layer, 0 being the embeddings."""
     return f"hidden_state_{layer}"
+
+
+def outputs_of(feature: ResolvedFeature) -> list[str]:
+    """Name the graph's outputs that `pooled` makes a feature of."""
+    return [POOLER_OUTPUT] if feature.pooling is Pooling.POOLER else list(map(hidden_state, feature.layers))
 
 
 def requested_by(sequences: Sequence[TokenSequence]) -> Requested:
@@ -30,7 +35,10 @@ def requested_by(sequences: Sequence[TokenSequence]) -> Requested:
 def pooled(
     feature: ResolvedFeature, sequences: Sequence[TokenSequence], places: list[int], states: Mapping[str, Float32Array]
 ) -> Float32Array | Vectors:
-    """Pool a feature of the sequences that want it out of the hidden states of all tokens of the batch."""
+    """Make a feature of the sequences that want it of the graph's outputs, which are of all tokens of the batch."""
+    if feature.pooling is Pooling.POOLER:
+        rows = states[POOLER_OUTPUT][places]
+        return normalize(rows) if feature.normalize else rows
     tokens = _tokens_of(sequences, places)
     layers = {layer: states[hidden_state(layer)][tokens] for layer in feature.layers}
     return pool(feature, merge_layers(feature, layers), [sequences[place].encoding for place in places])

@@ -10,6 +10,7 @@ The rest of a batch are sequences of near length from any request, because lengt
 of odd lengths therefore falls behind the others for a while.
 """
 
+import logging
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from berth.types import TokenSequence
+
+logger = logging.getLogger("berth")
 
 MAX_PADDING = 1.3
 """The most that a batch's padded area (sequences x longest) may be of its tokens: only the attention is padded."""
@@ -31,9 +34,20 @@ class Priority(Enum):
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """What belongs to one model: its entries share batches with no other's."""
+    """What belongs to one model: its entries share batches with no other's.
+
+    `longest` is the tokens that one text may have: a batch is never bounded to less, however little memory there is.
+    """
 
     max_batch_tokens: int
+    longest: int = 1
+
+    def spare_memory(self, tokens: int) -> None:
+        """Bound all batches from now on to some tokens, or to one text's most."""
+        tokens = max(tokens, self.longest)
+        if tokens < self.max_batch_tokens:
+            self.max_batch_tokens = tokens
+            logger.warning("the encoder ran out of memory: batches of %d tokens from now on", tokens)
 
 
 @dataclass(slots=True, eq=False)

@@ -16,8 +16,12 @@ logger = logging.getLogger("berth")
 
 @dataclass(slots=True)
 class BatchRun:
-    """When a batch began, how long it took, and what befell it."""
+    """A batch: what it held, when it began, how long it took, and what became of it."""
 
+    sequences: int = 0
+    tokens: int = 0
+    errors: int = 0
+    """Sequences that have an error for their result."""
     held: float = 0.0
     """Seconds for which bulk's share held it back before."""
     started: float = field(default_factory=time.perf_counter)
@@ -35,7 +39,9 @@ class BatchRun:
         Where the batch fails it is halved and tried again, so that only a text that fails alone has an error.
         `spare_memory` is told how many tokens the next batches should have at most, where the device had no memory.
         """
+        self.sequences, self.tokens = len(sequences), sum(map(len, sequences))
         results = self._encode(backend, sequences, spare_memory)
+        self.errors = sum(isinstance(result, EncoderError) for result in results)
         self.seconds = time.perf_counter() - self.started
         return results
 

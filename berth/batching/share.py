@@ -10,8 +10,6 @@ from collections.abc import Callable
 
 MOST_OWED = 0.1
 """CPU seconds that bulk may be owed at once, which bounds how long a short batch waits."""
-FORGOTTEN = 1.0
-"""Seconds without a batch of bulk after which nothing is owed any more."""
 MOST_SHARE = 0.9
 
 
@@ -27,21 +25,17 @@ class BulkShare:
         self._running: dict[int, tuple[float, float]] = {}  # thread: when its batch began, and the CPU time until then
         self._owed = 0.0
         """For batches that have ended."""
-        self._ended = 0.0
         self._until = float("inf")
         """When the short batch that waits has waited long enough, even if other programs keep bulk from its share."""
 
     def begin(self, thread: int, now: float) -> None:
         """Note that a batch of bulk begins."""
-        if not self._running and now - self._ended > FORGOTTEN:
-            self._owed = 0.0
         self._running[thread] = now, self._cpu_seconds(thread)
 
     def end(self, thread: int, now: float) -> None:
         """Note that a batch of bulk has ended; what it had too much is not held against the next ones."""
         self._owed = min(MOST_OWED, max(0.0, self._owed + self._behind(thread, now)))
         del self._running[thread]
-        self._ended = now
 
     def hold(self, now: float) -> float:
         """Give the seconds that the next short batch is to wait; 0 where it is to begin now."""

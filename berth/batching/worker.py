@@ -7,7 +7,6 @@ vectors, by its own error, or by its caller leaving.
 """
 
 import asyncio
-import logging
 import math
 import os
 import sys
@@ -16,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 
 from berth.batching.admission import Admission
 from berth.batching.cache import VectorCache
@@ -32,20 +30,6 @@ NICENESS = {Priority.SHORT: 3, Priority.BULK: 13}
 must be quick to turn away what is too much, has twice the share of short requests, and those nine times bulk's. It does
 not help with the interpreter's lock: a thread that holds it is waited for, whatever its niceness."""
 
-logger = logging.getLogger("berth")
-
-
-@dataclass(frozen=True, slots=True)
-class BatchReport:
-    """What a batch was and what became of it."""
-
-    sequences: int
-    tokens: int
-    errors: int
-    seconds: float
-    out_of_memory: int = 0
-    """Runs of it, or of parts of it, for which the device had no memory."""
-
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -59,13 +43,9 @@ class Encoded:
 
 @dataclass(slots=True, eq=False)
 class ModelLane(Lane):
-    """A model's lane, and what encodes its batches: a backend for each of the worker's devices.
+    """A model's lane, and what encodes its batches: a backend for each of the worker's devices."""
 
-    `longest` is the tokens that one text may have: a batch is never bounded to less, however little memory there is.
-    """
-
-    backends: Sequence[Backend]
-    longest: int = 1
+    backends: Sequence[Backend] = ()
     cache: VectorCache | None = None
 
 
@@ -94,7 +74,7 @@ class Worker:
         devices: int = 1,
         max_queue_tokens: int,
         bulk_share: float = 0.0,
-        on_batch: Callable[[BatchReport], None] = lambda _: None,
+        on_batch: Callable[[BatchRun], None] = lambda _: None,
         on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self.queue = Queue()
@@ -194,9 +174,6 @@ class Worker:
     def _entries(self, request: _Pending, sequences: Sequence[TokenSequence]) -> tuple[list[QueueEntry], int]:
         """Give what is to be queued, the shortest first, and how many sequences were in the cache."""
         cache = request.lane.cache if isinstance(request.lane, ModelLane) else None
-        if len(sequences) == 1 and cache is None:
-            [sequence] = sequences
-            return [QueueEntry(request, sequence, len(sequence.encoding.ids))], 0
         entries = entries_of(request, sequences)
         if cache is None:
             return entries, 0
@@ -224,11 +201,10 @@ class Worker:
         batch, held = self._next_batch(device, priority)
         if not batch:
             return False
-        lane, run, thread = batch[0].request.lane, BatchRun(held), threading.get_ident()
+        lane, run, thread = batch[0].request.lane, BatchRun(held=held), threading.get_ident()
         assert isinstance(lane, ModelLane), "`run` queues such requests only"
         self._running[thread] = run.started
-        spare_memory = partial(self._spare_memory, lane)
-        results = run.encode(lane.backends[device], [entry.sequence for entry in batch], spare_memory)
+        results = run.encode(lane.backends[device], [entry.sequence for entry in batch], lane.spare_memory)
         del self._running[thread]
         with self._lock:
             if priority is Priority.BULK:
@@ -275,20 +251,9 @@ class Worker:
         for changed in self._changed.values():
             changed.notify_all()
 
-    def _spare_memory(self, lane: ModelLane, tokens: int) -> None:
-        """Bound all batches of a model from now on to some tokens, or to one text's most."""
-        tokens = max(tokens, lane.longest)
-        with self._lock:
-            if tokens < lane.max_batch_tokens:
-                lane.max_batch_tokens = tokens
-                logger.warning("the encoder ran out of memory: batches of %d tokens from now on", tokens)
-
     def _deliver(self, lane: ModelLane, batch: list[QueueEntry], results: list[Result], run: BatchRun) -> None:
         """Hand a batch's results to the requests they belong to; on the event loop."""
-        tokens = errors = 0
         for entry, result in zip(batch, results, strict=True):
-            tokens += entry.length
-            errors += isinstance(result, EncoderError)
             request = entry.request
             assert isinstance(request, _Pending), "`run` queues such requests only"
             for index in entry.indices:
@@ -297,15 +262,14 @@ class Worker:
             request.missing -= 1
             if not request.missing and not request.done.done():
                 request.done.set_result(None)
-        if not errors:
-            per_token = (run.held + run.seconds) / tokens / (self._threads * self._devices)
-            self.admission.observe(batch[0].request.priority, per_token, full=2 * tokens >= lane.max_batch_tokens)
+        if not run.errors:
+            per_token = (run.held + run.seconds) / run.tokens / (self._threads * self._devices)
+            self.admission.observe(batch[0].request.priority, per_token, full=2 * run.tokens >= lane.max_batch_tokens)
         if lane.cache is not None:  # last: nobody's answer depends on there being memory for it
             for entry, result in zip(batch, results, strict=True):
                 if not isinstance(result, EncoderError):
                     lane.cache.put(entry.sequence.key, result)
-        report = BatchReport(len(batch), tokens, errors, run.seconds, run.out_of_memory)
-        self._loop.call_soon(self._on_batch, report)  # after those whom the results have woken
+        self._loop.call_soon(self._on_batch, run)  # after those whom the results have woken
         if run.lost:
             self._on_lost()
 

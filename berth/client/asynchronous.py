@@ -39,7 +39,8 @@ class AsyncClient:
         retries: int = 5,
     ) -> None:
         protocol.check_counts(batch_size, concurrency, retries)
-        self._http = httpx.AsyncClient(base_url=base_url, headers=protocol.headers(api_key), timeout=timeout)
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.AsyncClient(base_url=base_url, headers=headers, timeout=timeout)
         self._batch_size = batch_size
         self._concurrency = concurrency
         self._retries = retries

@@ -46,7 +46,8 @@ class Client:
         retries: int = 5,
     ) -> None:
         protocol.check_counts(batch_size, concurrency, retries)
-        self._http = httpx.Client(base_url=base_url, headers=protocol.headers(api_key), timeout=timeout)
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout)
         self._batch_size = batch_size
         self._concurrency = concurrency
         self._retries = retries

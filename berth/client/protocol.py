@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
@@ -31,6 +30,7 @@ TIMEOUT = 75.0
 """Seconds. More than a request may take in the service where nothing else is set: its 504 says what went wrong, and is
 to be there before the client no longer listens."""
 RETRIED = (429, 503)
+NO_VECTORS = np.empty((0, 0), dtype=np.float32)
 MAX_DELAY = 30.0
 """Seconds."""
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -126,7 +126,7 @@ def embed(texts: str | Iterable[str], batch_size: int, options: EmbedOptions) ->
         Call("POST", "/v1/embeddings", _read_raw, {"input": batch, **options}, RAW, len(batch), number * batch_size)
         for number, batch in enumerate(batches)
     )
-    return Plan(calls, lambda parts: parts[0][0] if one else _stacked(parts))
+    return Plan(calls, lambda parts: parts[0][0] if one else np.concatenate(parts or [NO_VECTORS]))
 
 
 def features(
@@ -136,7 +136,9 @@ def features(
     fields = {"features": list(wanted), "encoding_format": "base64", **options}
 
     def call(first: int, batch: list[Input]) -> Call[list[Features | ServiceError]]:
-        read = partial(_read_features, first=first)
+        def read(response: httpx.Response) -> list[Features | ServiceError]:
+            return [_item(item, first) for item in response.json()["data"]]
+
         return Call("POST", "/v1/features", read, {"inputs": batch, **fields}, texts=len(batch), first=first)
 
     calls = (call(number * batch_size, batch) for number, batch in enumerate(batched(inputs, batch_size)))
@@ -171,11 +173,6 @@ def check_counts(batch_size: int, concurrency: int, retries: int) -> None:
     for name, value, least in (("batch_size", batch_size, 1), ("concurrency", concurrency, 1), ("retries", retries, 0)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
-
-
-def headers(api_key: str | None) -> dict[str, str]:
-    """Give the headers that every call has."""
-    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def arguments(call: Call[Any]) -> dict[str, Any]:
@@ -244,10 +241,6 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _stacked(parts: Sequence[Array]) -> Array:
-    return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
-
-
 def _read_similarity(response: httpx.Response) -> Any:
     content = response.json()
     if "matches" in content:
@@ -274,10 +267,6 @@ def _error(status: int, error: Mapping[str, Any], first: int) -> ServiceError:
 def _placed(text: str, first: int) -> str:
     """Have `input[3]` in a text, which counts from the batch's first text, count from the list's."""
     return re.sub(r"\b(inputs?)\[(\d+)\]", lambda found: f"{found[1]}[{int(found[2]) + first}]", text)
-
-
-def _read_features(response: httpx.Response, first: int) -> list[Features | ServiceError]:
-    return [_item(item, first) for item in response.json()["data"]]
 
 
 def _item(item: Mapping[str, Any], first: int) -> Features | ServiceError:

@@ -20,6 +20,7 @@ FILES = ("/page/", "/static-offline-docs/")
 METRICS = "/metrics"
 
 BEARER = b"bearer "
+NO_KEY = "an API key is needed, in the header Authorization: Bearer KEY, or api-key: KEY"
 
 
 class Keyring:
@@ -58,7 +59,8 @@ class Auth:
             api_key = None if given is None else self._keyring.api_key_of(given)
             if api_key is None:
                 scope["state"]["exchange"].error_format = self._formats.get(scope["path"], openai_format)
-                await refusal(Request(scope), _reason(given))(scope, receive, send)
+                reason = "the API key is not one of this service's" if given is not None else NO_KEY
+                await refusal(Request(scope), UnauthorizedError(reason))(scope, receive, send)
                 return
             scope["state"]["exchange"].api_key = api_key
         await self._app(scope, receive, send)
@@ -76,9 +78,3 @@ def shown_key(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
         if name == b"api-key":
             return value.strip()
     return None
-
-
-def _reason(given: bytes | None) -> UnauthorizedError:
-    if given is None:
-        return UnauthorizedError("an API key is needed, in the header Authorization: Bearer KEY, or api-key: KEY")
-    return UnauthorizedError("the API key is not one of this service's")

@@ -72,9 +72,6 @@ MAX_MESSAGE = 1000
 MAX_PARAM = 200
 """Characters of an error's message and of its field's name, which may be one that the caller made up."""
 
-EMPTY = ("too_short", "empty")
-"""pydantic's word for a list that is too short, and that of `fields.py`."""
-
 
 class ErrorDetails(BaseModel):
     """What went wrong."""
@@ -118,11 +115,6 @@ def unexpected(request: Request, error: Exception) -> Response:
     return _reply(request, Failure(INTERNAL, "an error inside the service; its log says what", None))
 
 
-def shut_down(request: Request) -> Response:
-    """Answer a request that the shutdown could not wait for any longer."""
-    return refusal(request, NotReadyError("the service is shutting down"))
-
-
 def refusal(request: Request, error: BerthError) -> Response:
     """Answer one of the failures that Berth itself reports."""
     headers = {}
@@ -146,7 +138,8 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     place, *location = details["loc"]
     param = _field(location)
     message = str(details["msg"]).removeprefix("Value error, ")
-    kind = EmptyError if details["type"] in EMPTY else MalformedError
+    # `too_short` is pydantic's word for a list with too little in it, `empty` that of `fields.py`.
+    kind = EmptyError if details["type"] in ("too_short", "empty") else MalformedError
     return await _berth_error(request, kind(param, message if param else f"the {place}: {message}"))
 
 

@@ -9,7 +9,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Mapping
-from functools import lru_cache
 
 import orjson
 from starlette.datastructures import Headers
@@ -51,7 +50,7 @@ class LoadShedding:
     async def _refuse(self, scope: Scope, send: Send, overload: OverloadedError) -> None:
         started = time.perf_counter()
         self._count(scope["path"], str(overload))
-        body = _body(self._formats[scope["path"]], str(overload))
+        body = orjson.dumps(self._formats[scope["path"]](failure_of(overload))[1])
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
@@ -73,8 +72,3 @@ class LoadShedding:
         logger.warning("%d requests turned away unread in the last second: %s", refused.total(), reason)
         for route, number in refused.items():
             self._state.metrics.count_unread(route, number)
-
-
-@lru_cache(maxsize=64)  # there are few messages
-def _body(error_format: ErrorFormat, message: str) -> bytes:
-    return orjson.dumps(error_format(failure_of(OverloadedError(message, 0)))[1])

@@ -39,8 +39,8 @@ async def load_then_serve(
         return
     served.engine = engine
     state.metrics.watch(
-        sequences=lambda: state.worker.queue.sequences,
-        tokens=lambda: state.worker.queue.tokens,
+        queue_units=lambda: state.worker.queue.sequences,
+        queue_tokens=lambda: state.worker.queue.tokens,
         max_queue_tokens=lambda: state.settings.max_queue_tokens,
         max_batch_tokens=lambda: engine.lane.max_batch_tokens,
         ready=lambda: state.ready,
@@ -59,7 +59,7 @@ def load(state: State, served: ServedModel, load_model: LoadModel = Model.load) 
     known = _calibration(state, served).read() if served.gpus else None
     cache = VectorCache(settings.cache_size * manifest.hidden_size) if settings.cache_size else None
     budget = settings.max_batch_tokens or known or model.max_batch_tokens
-    lane = ModelLane(budget, model.backends, manifest.max_tokens, cache)
+    lane = ModelLane(budget, manifest.max_tokens, model.backends, cache)
     model.warm_up(budget, state.worker.most_batches)
     return Engine(model, lane, Embedder(model, state.worker, lane, state.limits))
 

@@ -11,7 +11,8 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.errors import shut_down, unexpected
+from berth.errors import NotReadyError
+from service.api.errors import refusal, unexpected
 from service.api.exchange import Exchange
 from service.api.state import State
 from service.logs import Line
@@ -48,8 +49,9 @@ class Observe:
             try:
                 await self._app(scope, channel.receive, channel.send)
             except asyncio.CancelledError:
-                if not exchange.hung_up and exchange.status is None:
-                    await shut_down(Request(scope))(scope, channel.receive, channel.send)
+                if not exchange.hung_up and exchange.status is None:  # the shutdown waits no longer
+                    ended = refusal(Request(scope), NotReadyError("the service is shutting down"))
+                    await ended(scope, channel.receive, channel.send)
             except ClientDisconnect:
                 exchange.hung_up = True
             except Exception as error:
@@ -108,8 +110,7 @@ class Channel:
         embedded = self._exchange.embedded
         stages = {"total": time.perf_counter() - self._exchange.started}
         if embedded is not None:
-            timings = embedded.timings
-            stages = {"tokenize": timings.tokenize, "queue": timings.queue, "encode": timings.encode} | stages
+            stages = embedded.timings.stages | stages
         # As W3C's Server Timing has it, in milliseconds.
         timing = ", ".join([f"{name};dur={seconds * 1e3:.2f}" for name, seconds in stages.items()])
         yield b"x-request-id", self._exchange.id.encode()
@@ -131,12 +132,9 @@ def _line(method: str, route: str, status: int, seconds: float, exchange: Exchan
     """Say what a request was and took, times in milliseconds."""
     line = Line(method=method, route=route, status=status, ms=round(seconds * 1e3, 2), id=exchange.id)
     if (embedded := exchange.embedded) is not None:
-        timings = embedded.timings
         line["texts"] = len(embedded.items)
         line["tokens"] = embedded.tokens
-        line["tokenize_ms"] = round(timings.tokenize * 1e3, 2)
-        line["queue_ms"] = round(timings.queue * 1e3, 2)
-        line["encode_ms"] = round(timings.encode * 1e3, 2)
+        line |= {f"{stage}_ms": round(seconds * 1e3, 2) for stage, seconds in embedded.timings.stages.items()}
     if exchange.error_code is not None:
         line["error"] = exchange.error_code
     if exchange.api_key is not None:

@@ -73,18 +73,14 @@ def _json_response(body: bytes) -> Response:
 
 def negotiate(request: Request) -> Media:
     """Say in what form the caller wants vectors; JSON unless it names one of the others."""
-    wanted = _wanted(request.headers.get("accept", ""))
+    weights = _weights(request.headers.get("accept", ""))
+    wanted = max((JSON, RAW, ARROW), key=lambda media: weights.get(media, 0.0))
     if wanted == ARROW and find_spec("pyarrow") is None:
         raise InvalidInputError("Accept", f"{ARROW} needs pyarrow, which is not installed here; {RAW} does not")
     return MEDIA[wanted]
 
 
 @lru_cache(maxsize=64)  # clients send few different ones
-def _wanted(accept: str) -> str:
-    weights = _weights(accept)
-    return max((JSON, RAW, ARROW), key=lambda media: weights.get(media, 0.0))
-
-
 def _weights(accept: str) -> dict[str, float]:
     """Read the media types of an Accept header and their weights (RFC 9110, 12.5.1); one that is malformed counts 0."""
     weights = {}
@@ -102,9 +98,7 @@ async def binary_reply(vectors: Array, media: Media, scales: Sequence[float] = (
     """
     if media == "raw" and vectors.size < LARGE_REPLY:
         return _binary_reply(vectors, media, scales)
-    return await asyncio.to_thread(
-        _binary_reply, vectors, media, scales
-    )  # the first import of pyarrow too takes its time
+    return await asyncio.to_thread(_binary_reply, vectors, media, scales)  # importing pyarrow too takes its time
 
 
 def _binary_reply(vectors: Array, media: Media, scales: Sequence[float]) -> Response:

@@ -5,7 +5,7 @@ Beyond that its route is FastAPI's own: dependencies, headers, cookies and path 
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, get_type_hints
 
 import orjson
@@ -13,7 +13,6 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
 
 from berth.errors import DeadlineError, InvalidInputError, MalformedError, TooLargeError
 from berth.limits import Limits
@@ -58,7 +57,8 @@ class JsonRoute(APIRoute):
         """Read and parse the body within the deadline, then have FastAPI validate it and call the endpoint."""
         answer = super().get_route_handler()
         body = get_type_hints(self.endpoint, include_extras=True).get("body")
-        fields = TEXT_FIELDS & set(_properties(TypeAdapter(body).json_schema() if body else {}))
+        schema = orjson.dumps(TypeAdapter(body).json_schema() if body else {}).decode()
+        fields = {name for name in TEXT_FIELDS if f'"{name}":{{' in schema}
 
         async def handle_json(request: Request) -> Response:
             state: State = request.app.state.berth
@@ -108,20 +108,10 @@ async def _read_body(request: Request, state: State) -> bytes:
     announced = request.headers.get("content-length", "").lstrip("0") or "0"
     if announced.isdecimal() and int(announced) > limit:
         raise _too_large(limit)
-    body = await _joined(request.receive, limit)
-    # A client may have left after sending its request. That is known only some turns of the event loop after the body's
-    # end; while other requests are under way, wait for it rather than tokenize for nobody.
-    if state.inside > 1:
-        for _ in range(DISCONNECT_TURNS):
-            await asyncio.sleep(0)
-    return body
-
-
-async def _joined(receive: Receive, limit: int) -> bytes:
     pieces: list[bytes] = []
     received, more = 0, True
     while more:
-        message = await receive()
+        message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         pieces.append(message.get("body", b""))
@@ -129,6 +119,11 @@ async def _joined(receive: Receive, limit: int) -> bytes:
         if received > limit:
             raise _too_large(limit)
         more = message.get("more_body", False)
+    # A client may have left after sending its request. That is known only some turns of the event loop after the body's
+    # end; while other requests are under way, wait for it rather than tokenize for nobody.
+    if state.inside > 1:
+        for _ in range(DISCONNECT_TURNS):
+            await asyncio.sleep(0)
     return b"".join(pieces)
 
 
@@ -152,14 +147,6 @@ def _check_counts(parsed: Any, fields: Collection[str], limits: Limits, place: s
                 raise InvalidInputError(place + name, f"{len(value)} token ids, at most {limits.text_chars}")
         elif name in fields and not place:
             _check_counts(value, fields, limits, f"{name}.")
-
-
-def _properties(schema: Any) -> Iterator[str]:
-    """List the names of all properties in a JSON schema."""
-    for value in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
-        yield from _properties(value)
-    if isinstance(schema, dict):
-        yield from schema.get("properties", ())
 
 
 def _check_content_type(request: Request) -> None:

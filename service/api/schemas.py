@@ -1,8 +1,8 @@
 """What Berth's own requests look like, OpenAI's among them: the models that FastAPI validates and documents."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from berth.types import Metric
 from service.api.fields import (
@@ -17,6 +17,7 @@ from service.api.fields import (
     StringInputs,
     Target,
     Truncate,
+    example,
 )
 
 SHIP, BOAT, BREAD = "a ship in harbour", "a boat at its berth", "a slice of bread"
@@ -25,14 +26,10 @@ EncodingFormat = Literal["float", "base64"]
 EmbeddingType = Literal["float32", "float16", "int8", "binary"]
 
 
-def _example(**fields: Any) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [fields]})
-
-
 class EmbeddingsRequest(BaseModel):
     """OpenAI's request; fields it does not know are ignored, as OpenAI's clients expect."""
 
-    model_config = _example(input=[SHIP, BOAT])
+    model_config = example(input=[SHIP, BOAT])
 
     input: OpenAIInput
     model: str | None = None
@@ -53,7 +50,7 @@ class FeatureRequest(FeatureFields):
 class FeaturesRequest(Native):
     """Inputs, and what to give of each."""
 
-    model_config = _example(
+    model_config = example(
         inputs=[SHIP, [SHIP, BOAT], {"tokens": ["a", "ship", "in", "harbour"]}],
         features=[{"pooling": "cls"}, {"pooling": "mean", "layers": [-2, -1], "merge": "mean", "normalize": True}],
     )
@@ -71,7 +68,7 @@ class FeaturesRequest(Native):
 class SimilarityRequest(FeatureFields):
     """Texts to compare: each source with each target, or pairwise."""
 
-    model_config = _example(source=SHIP, target=[BOAT, BREAD])
+    model_config = example(source=SHIP, target=[BOAT, BREAD])
 
     source: Source
     target: Target
@@ -87,7 +84,7 @@ class SimilarityRequest(FeatureFields):
 class TokenizeRequest(Native):
     """Texts to tokenize; they are not cut."""
 
-    model_config = _example(inputs=[SHIP])
+    model_config = example(inputs=[SHIP])
 
     inputs: StringInputs
     add_special_tokens: Flag = True
@@ -96,7 +93,7 @@ class TokenizeRequest(Native):
 class DetokenizeRequest(Native):
     """Token ids to turn back into texts."""
 
-    model_config = _example(ids=[[101, 1037, 2911, 102]])
+    model_config = example(ids=[[101, 1037, 2911, 102]])
 
     ids: IdLists
     skip_special_tokens: Flag = True

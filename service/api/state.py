@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from berth.artifact import Artifact, Manifest
 from berth.batching.worker import ModelLane, Worker
 from berth.embedder import Embedded, Embedder
-from berth.errors import InvalidInputError, ModelNotFoundError, NotReadyError, OverloadedError
+from berth.errors import ModelNotFoundError, NotReadyError, OverloadedError
 from berth.features import sentence_feature
 from berth.limits import Limits
 from berth.model import Model
@@ -56,12 +56,6 @@ class ServedModel:
         if self.engine is None:
             raise NotReadyError("the model is being loaded")
         return self.engine
-
-    def check_dimensions(self, dimensions: int | None) -> None:
-        """Raise `InvalidInputError` where a vector is to keep more numbers than it has."""
-        most = self.manifest.hidden_size
-        if dimensions is not None and dimensions > most:
-            raise InvalidInputError("dimensions", f"must be at most {most}, not {dimensions}")
 
     async def embed(
         self,

@@ -12,6 +12,7 @@ import pytest
 import berth.models
 import berth.placement
 import service.__main__
+import service.server
 from berth.artifact import read_artifact
 from berth.backends.cuda.devices import Driver
 from berth.cli import main
@@ -39,7 +40,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         calls.append(settings)
         return 0
 
-    monkeypatch.setattr(service.__main__, "serve_artifact", serve)
+    monkeypatch.setattr(service.server, "serve", serve)
     monkeypatch.setattr(service.__main__, "start_logging", lambda _: None)
     return calls
 

@@ -12,7 +12,8 @@ import pytest
 from berth.artifact import Artifact
 from berth.backends.cpu.encoder import CpuEncoder
 from berth.batching.queue import Priority
-from berth.batching.worker import BatchReport, ModelLane, Worker
+from berth.batching.run import BatchRun
+from berth.batching.worker import ModelLane, Worker
 from berth.contract import Backend, Encode, FakeEncoder
 from berth.embedder import Embedded, Embedder
 from berth.errors import (
@@ -45,7 +46,7 @@ def play(
     *,
     threads: int = 2,
     max_queue_tokens: int = 1_000_000,
-    on_batch: Callable[[BatchReport], None] = lambda _: None,
+    on_batch: Callable[[BatchRun], None] = lambda _: None,
 ) -> None:
     """Run a scenario with an embedder around a backend, or a function that encodes."""
     backend = FakeEncoder(encode) if callable(encode) else encode
@@ -56,7 +57,7 @@ def play(
         worker.start()
         try:
             limits = Limits(texts=2000, text_chars=100_000, reply_numbers=1_000_000)
-            await scenario(Embedder(model, worker, ModelLane(256, model.backends), limits), worker)
+            await scenario(Embedder(model, worker, ModelLane(256, backends=model.backends), limits), worker)
         finally:
             worker.stop()
 
@@ -280,7 +281,7 @@ def test_nothing_is_queued_where_every_text_is_bad(artifact: Artifact, tokenizer
 def test_a_text_that_comes_twice_is_encoded_once_and_counted_each_time(
     artifact: Artifact, tokenizer: Tokenizer
 ) -> None:
-    reports: list[BatchReport] = []
+    reports: list[BatchRun] = []
     charged: list[int] = []
     texts = [Text(f"input[{index}]", text) for index, text in enumerate(["hello", "hello world", "hello"])]
 

@@ -3,7 +3,7 @@
 from prometheus_client import generate_latest
 
 from berth.artifact import Artifact
-from berth.batching.worker import BatchReport
+from berth.batching.run import BatchRun
 from berth.embedder import Embedded, Timings
 from berth.text.prepared import Item
 from service.metrics import Metrics
@@ -52,7 +52,7 @@ def test_what_is_turned_away_unread_is_counted_and_not_timed() -> None:
 
 def test_batch_is_counted() -> None:
     metrics = Metrics()
-    metrics.count_batch(BatchReport(sequences=3, tokens=40, errors=2, seconds=0.5, out_of_memory=4))
+    metrics.count_batch(BatchRun(sequences=3, tokens=40, errors=2, seconds=0.5, out_of_memory=4))
     assert samples(metrics, "berth_batch_units_sum") == 3
     assert samples(metrics, "berth_batch_tokens_sum") == 40
     assert samples(metrics, "berth_batch_seconds_sum") == 0.5
@@ -64,8 +64,8 @@ def test_queue_and_readiness_are_read_when_asked() -> None:
     metrics = Metrics()
     depth = [1, 2]
     metrics.watch(
-        sequences=lambda: depth[0],
-        tokens=lambda: depth[1],
+        queue_units=lambda: depth[0],
+        queue_tokens=lambda: depth[1],
         max_queue_tokens=lambda: 100,
         max_batch_tokens=lambda: 10 * depth[1],
         ready=lambda: depth[0] > 5,

@@ -1,7 +1,7 @@
 """The encoder on the CPU: a batch of sequences in, their vectors out, by one run of a graph in ONNX Runtime."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime as ort
@@ -9,10 +9,9 @@ import onnxruntime as ort
 from berth.artifact import EXACT_PRODUCTS, SLOW_FUSIONS, Artifact
 from berth.backends.cpu.packing import pack
 from berth.backends.golden import check_golden_vectors
-from berth.backends.pooling import normalize
-from berth.backends.requested import POOLER_OUTPUT, check_finite, hidden_state, pooled, requested_by, results_of
+from berth.backends.requested import check_finite, outputs_of, pooled, requested_by, results_of
 from berth.errors import ArtifactError, EncoderError
-from berth.types import Float32Array, Pooling, ResolvedFeature, TokenSequence, Vectors
+from berth.types import TokenSequence, Vectors
 
 MAX_BATCH_TOKENS = 384
 """More spread the reading of the weights over more tokens, until a batch's numbers fall out of the processor's caches.
@@ -55,13 +54,13 @@ class CpuEncoder:
         Raises `EncoderError` where the run fails or a vector holds something that is not a finite number.
         """
         requested = requested_by(sequences)
-        outputs = _outputs_of(requested)
+        outputs = sorted({name for feature in requested for name in outputs_of(feature)})
         feeds = pack([sequence.encoding for sequence in sequences], self._heads)
         try:
             states = dict(zip(outputs, self._session.run(outputs, feeds), strict=True))
         except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
             raise EncoderError(f"the encoder failed: {error}") from error
-        vectors = {feature: _vectors_of(feature, sequences, places, states) for feature, places in requested.items()}
+        vectors = {feature: pooled(feature, sequences, places, states) for feature, places in requested.items()}
         for each in vectors.values():
             check_finite([each] if isinstance(each, np.ndarray) else each)
         return results_of(sequences, requested, vectors)
@@ -85,25 +84,3 @@ def _open(artifact: Artifact, *, exact: bool) -> ort.InferenceSession:
         )
     except Exception as error:  # as above
         raise ArtifactError(f"ONNX Runtime cannot load {artifact.graph}: {error}") from error
-
-
-def _outputs_of(features: Iterable[ResolvedFeature]) -> list[str]:
-    """Name the graph's outputs that some features need."""
-    names = {
-        name
-        for feature in features
-        for name in (
-            [POOLER_OUTPUT] if feature.pooling is Pooling.POOLER else [hidden_state(layer) for layer in feature.layers]
-        )
-    }
-    return sorted(names)
-
-
-def _vectors_of(
-    feature: ResolvedFeature, sequences: Sequence[TokenSequence], places: list[int], states: dict[str, Float32Array]
-) -> Float32Array | Vectors:
-    """Compute one feature for the sequences that request it, in the order of their places in the batch."""
-    if feature.pooling is Pooling.POOLER:
-        rows = states[POOLER_OUTPUT][places]
-        return normalize(rows) if feature.normalize else rows
-    return pooled(feature, sequences, places, states)

@@ -67,18 +67,9 @@ def token_rates(
 
 
 def best_budget(rates: Mapping[int, float]) -> int:
-    """Choose of the budgets that are nearly as fast as the fastest the one that is nearest to the usual one.
-
-    Each rate counts twice beside those of the next smaller and larger budget: what they differ by is noise in part.
-    """
-    budgets = sorted(rates)
-    measured = [rates[budget] for budget in budgets]
-    padded = [measured[0], *measured, measured[-1]]
-    smoothed = [
-        (below + 2 * rate + above) / 4 for below, rate, above in zip(padded, measured, padded[2:], strict=False)
-    ]
-    nearly = [budget for budget, rate in zip(budgets, smoothed, strict=True) if rate >= NEARLY * max(smoothed)]
-    return min(nearly, key=_distance)
+    """Choose of the budgets that are nearly as fast as the fastest the one that is nearest to the usual one."""
+    fastest = max(rates.values())
+    return min((budget for budget, rate in rates.items() if rate >= NEARLY * fastest), key=_distance)
 
 
 def _distance(budget: int) -> float:

@@ -22,14 +22,7 @@ from berth.backends.cuda.pooling import PoolRows, pool_rows, pooled_by_graph
 from berth.backends.cuda.session import is_out_of_memory, open_session, shrinking
 from berth.backends.golden import check_golden_vectors
 from berth.backends.pooling import normalize
-from berth.backends.requested import (
-    POOLER_OUTPUT,
-    check_finite,
-    hidden_state,
-    pooled,
-    requested_by,
-    results_of,
-)
+from berth.backends.requested import check_finite, outputs_of, pooled, requested_by, results_of
 from berth.errors import DeviceLostError, EncoderError, OutOfMemoryError
 from berth.types import Encoding, Float32Array, Pooling, Requested, ResolvedFeature, TokenSequence, Vectors
 
@@ -99,10 +92,8 @@ class CudaEncoder:
         """Name the outputs that a batch needs."""
         names: set[str] = set()
         for feature in requested:
-            if feature.pooling is Pooling.POOLER:
-                names.add(POOLER_OUTPUT)
-            elif self._fetches(feature):
-                names |= {hidden_state(layer) for layer in feature.layers}
+            if not pooled_by_graph(feature, self._last):
+                names |= set(outputs_of(feature))
             else:
                 names |= {POOLED} if feature.pooling is not Pooling.MAX else set()
                 names |= {POOLED_MAX} if feature.pooling in {Pooling.MAX, Pooling.MEAN_MAX} else set()
@@ -141,19 +132,16 @@ class CudaEncoder:
         states: Mapping[str, Any],
     ) -> Float32Array | Vectors:
         """Compute one feature for the sequences that want it, in the order of their places in the batch."""
-        if feature.pooling is Pooling.POOLER:
-            vectors = states[POOLER_OUTPUT][places]
-        elif pooled_by_graph(feature, self._last):
-            of = rows.of(feature, places)
-            match feature.pooling:
-                case Pooling.MAX:
-                    vectors = states[POOLED_MAX][of]
-                case Pooling.MEAN_MAX:
-                    vectors = np.concatenate([states[POOLED][of], states[POOLED_MAX][of]], axis=1)
-                case _:
-                    vectors = states[POOLED][of]
-        else:
+        if not pooled_by_graph(feature, self._last):
             return pooled(feature, sequences, places, states)
+        of = rows.of(feature, places)
+        match feature.pooling:
+            case Pooling.MAX:
+                vectors = states[POOLED_MAX][of]
+            case Pooling.MEAN_MAX:
+                vectors = np.concatenate([states[POOLED][of], states[POOLED_MAX][of]], axis=1)
+            case _:
+                vectors = states[POOLED][of]
         return normalize(vectors) if feature.normalize else vectors
 
 

@@ -23,8 +23,6 @@ from service.api.state import CurrentState
 
 SEPARATOR = " ||| "
 """Between the two texts of a pair."""
-INLINE_PIECES = 4096
-"""Word pieces that are looked up on the event loop, in a millisecond or two."""
 
 router = APIRouter(route_class=EncoderRoute, tags=["bert-as-service"])
 
@@ -52,8 +50,7 @@ async def encode(body: EncodeRequest, request: Request, state: CurrentState) -> 
     """Encode texts, pairs written as `first ||| second`, or with `is_tokenized` lists of word pieces."""
     model = state.model()
     read = partial(_texts, body, model.loaded().model.tokenizer)
-    many = body.is_tokenized and sum(map(len, body.texts)) > INLINE_PIECES
-    texts = await asyncio.to_thread(read) if many else read()
+    texts = await asyncio.to_thread(read) if body.is_tokenized else read()  # many pieces may be looked up
     embedded = await model.embed(request, texts, [model.encode_feature], limited="texts")
     vectors = [item.vectors[0] for item in embedded.answered]
     content = {"id": body.id, "result": vectors, "status": 200}

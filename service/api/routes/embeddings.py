@@ -4,6 +4,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from berth.backends.pooling import shortened
+from berth.features import check_dimensions
 from berth.quantization import to_binary, to_int8
 from berth.types import Float32Array
 from service.api.answers import EmbeddingsAnswer, responses_of
@@ -28,7 +29,7 @@ async def embeddings(body: EmbeddingsRequest, request: Request, state: CurrentSt
     bytes.
     """
     model = state.model(body.model)
-    model.check_dimensions(body.dimensions)
+    check_dimensions(body.dimensions, model.manifest)
     media = negotiate(request)
     embedded = await model.embed(
         request,

@@ -9,18 +9,19 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, Discriminator, Field, Tag
 
 from berth.backends.pooling import shortened
 from berth.embedder import Embedded
 from berth.errors import EmptyError, EncoderError, InvalidInputError, MalformedError
+from berth.features import check_dimensions
 from berth.similarity import scores
 from berth.text.prompts import prompted
 from berth.text.tokenizer import Token
 from berth.types import Metric, Pooling, ResolvedFeature, Text, TokenIds
 from service.api.answers import Numbers, Rows, TeiToken, responses_of
 from service.api.errors import SPECS, Failure
-from service.api.fields import Flag, NonEmpty, PositiveInt, StringInputs, TeiIds, TeiInputs
+from service.api.fields import Flag, NonEmpty, PositiveInt, StringInputs, TeiIds, TeiInputs, example
 from service.api.replies import TOKEN_NUMBERS, json_reply, large_json_reply
 from service.api.requests import EncoderRoute, JsonRoute
 from service.api.state import CurrentState, State
@@ -80,22 +81,19 @@ class TextFields(BaseModel):
         return "start" if self.truncation_direction.lower() == "left" else "end"
 
 
-class EmbedRequest(TextFields):
-    """One vector a text."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": ["a ship in harbour"]}]})
-
-    inputs: TeiInputs
-    normalize: Flag = True
-    dimensions: PositiveInt | None = None
-
-
 class EmbedAllRequest(TextFields):
     """One vector a token."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": ["a ship in harbour"]}]})
+    model_config = example(inputs=["a ship in harbour"])
 
     inputs: TeiInputs
+
+
+class EmbedRequest(EmbedAllRequest):
+    """One vector a text."""
+
+    normalize: Flag = True
+    dimensions: PositiveInt | None = None
 
 
 class Sentences(BaseModel):
@@ -108,12 +106,8 @@ class Sentences(BaseModel):
 class SentenceSimilarityRequest(BaseModel):
     """How near sentences are to one of them."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"inputs": {"source_sentence": "a ship in harbour", "sentences": ["a boat at its berth", "bread"]}}
-            ]
-        }
+    model_config = example(
+        inputs={"source_sentence": "a ship in harbour", "sentences": ["a boat at its berth", "bread"]}
     )
 
     inputs: Sentences
@@ -123,7 +117,7 @@ class SentenceSimilarityRequest(BaseModel):
 class TokenizeRequest(BaseModel):
     """Texts to tokenize."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "a ship in harbour"}]})
+    model_config = example(inputs="a ship in harbour")
 
     inputs: StringInputs
     add_special_tokens: Flag = True
@@ -133,7 +127,7 @@ class TokenizeRequest(BaseModel):
 class DecodeRequest(BaseModel):
     """Token ids to turn back into texts."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [101, 1037, 2911, 102]}]})
+    model_config = example(ids=[101, 1037, 2911, 102])
 
     ids: TeiIds
     skip_special_tokens: Flag = True
@@ -153,7 +147,7 @@ RootRequest = Annotated[
 @encoding.post("/embed", summary="One vector a text", responses=responses_of(Rows))
 async def embed(body: EmbedRequest, request: Request, state: CurrentState) -> Response:
     """Encode texts with the model's own pooling."""
-    state.model().check_dimensions(body.dimensions)
+    check_dimensions(body.dimensions, state.model().manifest)
     feature = replace(state.model().sentence_feature, normalize=body.normalize)
     embedded = await _embedded(request, state, body.inputs.texts, body, feature)
     vectors = np.stack([item.vectors[0] for item in embedded.answered])

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from berth.batching.cache import VectorCache
-from berth.batching.worker import BatchReport, Encoded, ModelLane, Worker
+from berth.batching.run import BatchRun
+from berth.batching.worker import Encoded, ModelLane, Worker
 from berth.contract import Encode, FakeEncoder
 from berth.errors import EncoderError
 from berth.types import TokenSequence, Vectors
@@ -61,7 +62,7 @@ class GateOf(Gate):
 def lane_of(*encode: Encode, max_batch_tokens: int = 256, cache_size: int = 0, longest: int = 1) -> ModelLane:
     """Make the lane of a model that is encoded so, by one function for each device."""
     cache = VectorCache(cache_size * ECHO_NUMBERS) if cache_size else None
-    return ModelLane(max_batch_tokens, [FakeEncoder(each) for each in encode], longest, cache)
+    return ModelLane(max_batch_tokens, longest, [FakeEncoder(each) for each in encode], cache)
 
 
 def play(
@@ -74,7 +75,7 @@ def play(
     cache_size: int = 0,
     longest: int = 1,
     bulk_share: float = 0.0,
-    on_batch: Callable[[BatchReport], None] = lambda _: None,
+    on_batch: Callable[[BatchRun], None] = lambda _: None,
     on_lost: Callable[[], None] = lambda: None,
 ) -> None:
     """Run a scenario with a worker that is started before and stopped after, and a model's lane of it."""

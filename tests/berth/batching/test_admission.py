@@ -10,7 +10,8 @@ import pytest
 
 from berth.batching.admission import RATE_WEIGHT, Admission
 from berth.batching.queue import Lane, Priority, Queue, QueueEntry, Request
-from berth.batching.worker import BatchReport, ModelLane, Worker
+from berth.batching.run import BatchRun
+from berth.batching.worker import ModelLane, Worker
 from berth.errors import EncoderError, NotReadyError, OverloadedError, RateLimitError, TooLargeError
 from berth.types import Encoding, TokenSequence, Vectors
 from tests.berth.batching.playing import (
@@ -339,7 +340,7 @@ def test_a_batch_counts_as_full_from_half_its_budget(make_sequences: MakeSequenc
 
 
 def test_the_rate_is_that_of_all_threads_at_work(make_sequences: MakeSequences) -> None:
-    reports: list[BatchReport] = []
+    reports: list[BatchRun] = []
     observed: list[float] = []
 
     async def scenario(worker: Worker, lane: ModelLane) -> None:
@@ -412,7 +413,7 @@ def test_what_is_queued_is_charged_for_and_nothing_else(make_sequences: MakeSequ
 
 
 def test_charge_that_is_refused_leaves_nothing_in_the_queue(make_sequences: MakeSequences) -> None:
-    reports: list[BatchReport] = []
+    reports: list[BatchRun] = []
 
     def refuse(tokens: int) -> None:
         raise RateLimitError(f"no {tokens} tokens", 1)

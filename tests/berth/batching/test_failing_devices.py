@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from berth.batching.worker import BatchReport, ModelLane, Worker
+from berth.batching.run import BatchRun
+from berth.batching.worker import ModelLane, Worker
 from berth.errors import DeviceLostError, OutOfMemoryError
 from berth.types import TokenSequence, Vectors
 from tests.berth.batching.playing import MakeSequences, echo, failing_on, lane_of, numbers, play, until
@@ -31,7 +32,7 @@ def test_lack_of_memory_halves_the_batch_and_the_budget_and_loses_nothing(
     make_sequences: MakeSequences, caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder = Small(300)
-    reports: list[BatchReport] = []
+    reports: list[BatchRun] = []
 
     async def scenario(worker: Worker, lane: ModelLane) -> None:
         assert numbers(await worker.run(lane, make_sequences([10] * 100))) == list(range(100))
@@ -82,7 +83,7 @@ def test_other_failures_leave_the_budget(make_sequences: MakeSequences, caplog: 
 def test_lost_device_is_told_once_a_batch_and_its_callers_have_an_answer(
     make_sequences: MakeSequences, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reports: list[BatchReport] = []
+    reports: list[BatchRun] = []
     told: list[int] = []
 
     async def scenario(worker: Worker, lane: ModelLane) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from berth.batching.share import FORGOTTEN, MOST_OWED, BulkShare
+from berth.batching.share import MOST_OWED, BulkShare
 
 A, B = 1, 2
 
@@ -114,16 +114,6 @@ def test_what_a_batch_had_too_much_is_not_held_against_the_next() -> None:
     cores.begin()
     cores.pass_(0.01)
     assert cores.hold() == pytest.approx(0.01)
-
-
-def test_after_a_second_without_bulk_nothing_is_owed() -> None:
-    cores = Cores(0.5)
-    cores.begin()
-    cores.pass_(0.02)
-    cores.end()
-    cores.pass_(FORGOTTEN + 0.1)
-    cores.begin()
-    assert cores.hold() == 0
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])

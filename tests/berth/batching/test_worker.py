@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from berth.batching.cache import VectorCache
-from berth.batching.worker import BatchReport, Encoded, ModelLane, Worker
+from berth.batching.run import BatchRun
+from berth.batching.worker import Encoded, ModelLane, Worker
 from berth.contract import Encode
 from berth.errors import BerthError, EncoderError
 from berth.types import Encoding, Pooling, ResolvedFeature, TokenSequence, Vectors
@@ -67,7 +68,7 @@ def test_only_the_sequences_that_fail_alone_have_an_error(
     make_sequences: MakeSequences, bad: set[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL + 1)
-    reports: list[BatchReport] = []
+    reports: list[BatchRun] = []
 
     async def scenario(worker: Worker, lane: ModelLane) -> None:
         encoded = await worker.run(lane, make_sequences([10] * 16))
@@ -157,7 +158,7 @@ def test_an_encoder_that_misbehaves_costs_its_sequences_only(
 
 
 def test_a_report_that_fails_costs_nobody_an_answer(make_sequences: MakeSequences) -> None:
-    def fail(_: BatchReport) -> None:
+    def fail(_: BatchRun) -> None:
         raise RuntimeError("no metrics today")
 
     async def scenario(worker: Worker, lane: ModelLane) -> None:
@@ -204,7 +205,7 @@ def test_caller_that_leaves_while_its_batch_runs_disturbs_nobody(make_sequences:
 
 
 def test_reports_say_what_each_batch_was(make_sequences: MakeSequences) -> None:
-    reports: list[BatchReport] = []
+    reports: list[BatchRun] = []
 
     async def scenario(worker: Worker, lane: ModelLane) -> None:
         await worker.run(lane, make_sequences([100, 100, 100]))
@@ -299,7 +300,7 @@ def repeated(sequences: Sequence[TokenSequence], indices: Sequence[int]) -> list
 
 @pytest.mark.parametrize("cache_size", [0, 10], ids=["no cache", "cache"])
 def test_what_comes_twice_in_a_request_is_encoded_once(make_sequences: MakeSequences, cache_size: int) -> None:
-    reports: list[BatchReport] = []
+    reports: list[BatchRun] = []
     charged: list[int] = []
     request = repeated(make_sequences([5, 6, 7]), [2, 0, 2, 1, 0, 2])
 
@@ -378,7 +379,7 @@ def test_the_same_text_of_two_requests_is_encoded_for_each(make_sequences: MakeS
 
 
 def test_cached_sequences_are_not_encoded_again(make_sequences: MakeSequences) -> None:
-    reports: list[BatchReport] = []
+    reports: list[BatchRun] = []
     sequences = make_sequences([5, 6, 7])
 
     async def scenario(worker: Worker, lane: ModelLane) -> None:
@@ -393,7 +394,7 @@ def test_cached_sequences_are_not_encoded_again(make_sequences: MakeSequences) -
 
 
 def test_a_model_without_a_cache_encodes_each_time(make_sequences: MakeSequences) -> None:
-    reports: list[BatchReport] = []
+    reports: list[BatchRun] = []
     sequences = make_sequences([5, 6])
 
     async def scenario(worker: Worker, lane: ModelLane) -> None:

@@ -99,7 +99,7 @@ def build_api(api_loop: asyncio.Runner, artifact: Artifact, tokenizer: Tokenizer
 
     async def load(api: Api, backend: Backend) -> None:
         model = Model(api.model.manifest, tokenizer, [backend])
-        lane = ModelLane(api.state.settings.max_batch_tokens or 256, [backend], model.manifest.max_tokens)
+        lane = ModelLane(api.state.settings.max_batch_tokens or 256, model.manifest.max_tokens, [backend])
         api.worker.start()
         api.model.engine = Engine(model, lane, Embedder(model, api.worker, lane, api.state.limits))
 

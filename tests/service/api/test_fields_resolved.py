@@ -1,6 +1,6 @@
 """From a request's fields to what the model is asked; tests/end_to_end/test_refusals.py has the errors as they read."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -9,9 +9,6 @@ from berth.errors import InvalidInputError
 from berth.text.truncation import Combine, Cut, Truncation, truncation_of
 from berth.types import Merge, Pooling, ResolvedFeature
 from service.api.fields import FeatureFields, HeadCut, WindowCut
-
-if TYPE_CHECKING:
-    from tests.service.api.conftest import Api
 
 
 def feature(artifact: Artifact, fields: dict[str, Any], **manifest: Any) -> ResolvedFeature:
@@ -87,11 +84,3 @@ def test_what_the_model_cannot_give_is_named(
 def test_truncation(field: Any, expected: Truncation) -> None:
     """The library reads the fields' models as it reads what its own callers say."""
     assert truncation_of(field.model_dump(), 256) == expected
-
-
-def test_dimensions_are_at_most_the_vectors(api: "Api") -> None:
-    model = api.state.model()
-    model.check_dimensions(None)
-    model.check_dimensions(384)
-    with pytest.raises(InvalidInputError, match="dimensions: must be at most 384, not 385"):
-        model.check_dimensions(385)

@@ -64,8 +64,6 @@ def make_gpu(monkeypatch: pytest.MonkeyPatch) -> MakeGpu:
         ({2048: 98.0, 4096: 98.0, 8192: 98.0, 16384: 100.0}, 8192),  # nearly as fast, and what is usual
         ({2048: 100.0, 4096: 98.0, 8192: 92.0, 16384: 85.0}, 4096),  # the nearest of those that are nearly as fast
         ({8192: 80.0, 16384: 90.0, 32768: 100.0}, 32768),
-        # one rate among lower ones is a disturbance
-        ({2048: 70.0, 4096: 100.0, 8192: 85.0, 16384: 90.0, 32768: 90.0}, 8192),
         ({4096: 1.0}, 4096),
     ],
 )
