@@ -54,14 +54,14 @@ def gpus_for(device: str, manifest: Manifest) -> dict[int, str]:
 
     Raises `DeviceError` where the artifact is for another device, or the GPUs cannot be used.
     """
-    wanted = indices(device)
+    asked = indices(device)
     if manifest.target == "cpu":
-        if wanted:
+        if asked:
             raise DeviceError(f"--device {device}: the artifact is for the CPU; export the model with --target cuda")
         return {}
     if device == "cpu":
         raise DeviceError("--device cpu: the artifact is for CUDA; export the model with --target cpu")
-    used = wanted or (0,)
+    used = asked or (0,)
     names = require_gpus(used).gpus
     return {index: names[index] for index in used}
 

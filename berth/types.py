@@ -137,7 +137,7 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenSequence:
-    """The least that can be scheduled: one encoding and the features wanted of it."""
+    """The least that can be scheduled: one encoding and the features requested of it."""
 
     encoding: Encoding
     features: tuple[ResolvedFeature, ...]
@@ -155,7 +155,7 @@ class TokenSequence:
 
 
 Requested = Mapping[ResolvedFeature, list[int]]
-"""The features that a batch wants, each with the places in the batch of the sequences that want it."""
+"""The features that a batch requests, each with the places in the batch of the sequences that request it."""
 
 Vectors = list[Float32Array]
 """A sequence's result, an array a feature: [width], but [tokens, width] for `none` and [words, width] for `words`."""

@@ -25,17 +25,17 @@ def outputs_of(feature: ResolvedFeature) -> list[str]:
 
 def requested_by(sequences: Sequence[TokenSequence]) -> Requested:
     """Gather the features of a batch; one that a sequence asks for twice is there once."""
-    wanted: dict[ResolvedFeature, list[int]] = {}
+    requested: dict[ResolvedFeature, list[int]] = {}
     for place, sequence in enumerate(sequences):
         for feature in dict.fromkeys(sequence.features):
-            wanted.setdefault(feature, []).append(place)
-    return wanted
+            requested.setdefault(feature, []).append(place)
+    return requested
 
 
 def pooled(
     feature: ResolvedFeature, sequences: Sequence[TokenSequence], places: list[int], states: Mapping[str, Float32Array]
 ) -> Float32Array | Vectors:
-    """Make a feature of the sequences that want it of the graph's outputs, which are of all tokens of the batch."""
+    """Make a feature of the sequences that request it of the graph's outputs, which are of all tokens of the batch."""
     if feature.pooling is Pooling.POOLER:
         rows = states[POOLER_OUTPUT][places]
         return normalize(rows) if feature.normalize else rows
@@ -45,14 +45,14 @@ def pooled(
 
 
 def results_of(
-    sequences: Sequence[TokenSequence], wanted: Requested, vectors: Mapping[ResolvedFeature, Float32Array | Vectors]
+    sequences: Sequence[TokenSequence], requested: Requested, vectors: Mapping[ResolvedFeature, Float32Array | Vectors]
 ) -> list[Vectors]:
     """Give each sequence its vectors, in the order of its features.
 
-    `vectors` holds those of each feature, in the order of the places in `wanted`.
+    `vectors` holds those of each feature, in the order of the places in `requested`.
     """
     results: list[dict[ResolvedFeature, Float32Array]] = [{} for _ in sequences]
-    for feature, places in wanted.items():
+    for feature, places in requested.items():
         for place, vector in zip(places, vectors[feature], strict=True):
             results[place][feature] = vector
     return [

@@ -5,9 +5,9 @@ from contextlib import closing, contextmanager
 
 
 @contextmanager
-def progress_bar(wanted: bool) -> Iterator[Callable[[int], object]]:
-    """Give what is told how many more texts are done, and shows them on a bar of tqdm's where that is wanted."""
-    if not wanted:
+def progress_bar(shown: bool) -> Iterator[Callable[[int], object]]:
+    """Yield a function that is told how many more texts are done; where `shown`, it moves a bar of tqdm's."""
+    if not shown:
         yield lambda _: None
         return
     try:

@@ -130,10 +130,10 @@ def embed(texts: str | Iterable[str], batch_size: int, options: EmbedOptions) ->
 
 
 def features(
-    inputs: Iterable[Input], wanted: Sequence[Mapping[str, Any]], batch_size: int, options: FeatureOptions
+    inputs: Iterable[Input], requested: Sequence[Mapping[str, Any]], batch_size: int, options: FeatureOptions
 ) -> Plan[list[Features | ServiceError], list[Features | ServiceError]]:
     """Ask for features; numbers travel as base64."""
-    fields = {"features": list(wanted), "encoding_format": "base64", **options}
+    fields = {"features": list(requested), "encoding_format": "base64", **options}
 
     def call(first: int, batch: list[Input]) -> Call[list[Features | ServiceError]]:
         def read(response: httpx.Response) -> list[Features | ServiceError]:

@@ -163,7 +163,7 @@ def create_metrics_app(state: State) -> FastAPI:
 
 
 def _tracing(settings: Settings) -> "Tracing | None":
-    """Begin to trace, where that is wanted; otherwise its packages are not even loaded."""
+    """Begin to trace where --tracing asks for it; otherwise its packages are not even loaded."""
     if settings.tracing == "off":
         return None
     try:

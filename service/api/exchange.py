@@ -19,7 +19,7 @@ class Exchange:
     error_format: Callable[..., tuple[int, dict[str, Any]]] | None = None
     """The format of its route's errors; None is OpenAI's."""
     api_key: ApiKey | None = None
-    """Whose API key it shows; None where no keys are wanted."""
+    """Whose API key it shows; None where the service has no keys."""
     deadline: float = float("inf")
     """When it has to be answered, by the event loop's clock."""
     embedded: Embedded | None = None

@@ -228,7 +228,7 @@ class WindowCut(Native):
 Weight = Annotated[float, Strict(), Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 
-class Weights(Native):
+class LayerWeights(Native):
     """A number a layer: their weighted sum, ELMo's scalar mix."""
 
     weights: Annotated[list[Weight], Field(min_length=1, max_length=MAX_LAYERS, fail_fast=True)]
@@ -262,13 +262,13 @@ class FeatureFields(Native):
         None, description="0 is the embeddings, 1 the first block, -1 the last; the last alone where left out"
     )
     merge: Annotated[
-        Annotated[Literal["concat", "mean", "sum"], Tag("<name>")] | Annotated[Weights, Tag("<weights>")],
+        Annotated[Literal["concat", "mean", "sum"], Tag("<name>")] | Annotated[LayerWeights, Tag("<weights>")],
         Discriminator(_merge_shape),
     ] = Field("concat", description="how several layers become one")
     exclude_special: Flag = Field(False, description="leave [CLS] and [SEP] out of the pooling, not of the attention")
 
     def resolve(self, manifest: Manifest, *, place: str = "", normalize: bool = False) -> ResolvedFeature:
         """Make it what the model is asked for; `place` stands before fields' names in errors, as in `features[0].`."""
-        merge = self.merge.weights if isinstance(self.merge, Weights) else self.merge
+        merge = self.merge.weights if isinstance(self.merge, LayerWeights) else self.merge
         feature = Feature(self.pooling, self.layers, merge, normalize, self.exclude_special)
         return feature.resolve(manifest, place)

@@ -74,10 +74,10 @@ def _json_response(body: bytes) -> Response:
 def negotiate(request: Request) -> Media:
     """Say in what form the caller wants vectors; JSON unless it names one of the others."""
     weights = _weights(request.headers.get("accept", ""))
-    wanted = max((JSON, RAW, ARROW), key=lambda media: weights.get(media, 0.0))
-    if wanted == ARROW and find_spec("pyarrow") is None:
+    media_type = max((JSON, RAW, ARROW), key=lambda media: weights.get(media, 0.0))
+    if media_type == ARROW and find_spec("pyarrow") is None:
         raise InvalidInputError("Accept", f"{ARROW} needs pyarrow, which is not installed here; {RAW} does not")
-    return MEDIA[wanted]
+    return MEDIA[media_type]
 
 
 @lru_cache(maxsize=64)  # clients send few different ones

@@ -68,14 +68,14 @@ class CudaEncoder:
         return feature.pooling is not Pooling.POOLER and not pooled_by_graph(feature, self._last)
 
     def _encode(self, sequences: Sequence[TokenSequence]) -> list[Vectors]:
-        wanted = requested_by(sequences)
-        rows = pool_rows(sequences, wanted, self._last)
-        states = self._run(self._outputs(wanted), self._feeds(sequences, rows))
+        requested = requested_by(sequences)
+        rows = pool_rows(sequences, requested, self._last)
+        states = self._run(self._outputs(requested), self._feeds(sequences, rows))
         check_finite(states.values())
         vectors = {
-            feature: self._vectors(feature, sequences, places, rows, states) for feature, places in wanted.items()
+            feature: self._vectors(feature, sequences, places, rows, states) for feature, places in requested.items()
         }
-        return results_of(sequences, wanted, vectors)
+        return results_of(sequences, requested, vectors)
 
     def _feeds(self, sequences: Sequence[TokenSequence], rows: PoolRows) -> Arrays:
         encodings = [sequence.encoding for sequence in sequences]
@@ -131,7 +131,7 @@ class CudaEncoder:
         rows: PoolRows,
         states: Mapping[str, Any],
     ) -> Float32Array | Vectors:
-        """Compute one feature for the sequences that want it, in the order of their places in the batch."""
+        """Compute one feature for the sequences that request it, in the order of their places in the batch."""
         if not pooled_by_graph(feature, self._last):
             return pooled(feature, sequences, places, states)
         of = rows.of(feature, places)

@@ -49,10 +49,10 @@ class PoolRows:
         return np.asarray(first + row_of[places])
 
 
-def pool_rows(sequences: Sequence[TokenSequence], wanted: Requested, last: int) -> PoolRows:
+def pool_rows(sequences: Sequence[TokenSequence], requested: Requested, last: int) -> PoolRows:
     """Say which rows the graph is to pool for those of a batch's features that it can pool."""
     chosen: dict[Key, dict[int, None]] = {}
-    for feature, places in wanted.items():
+    for feature, places in requested.items():
         if pooled_by_graph(feature, last):
             chosen.setdefault(_key(feature), {}).update(dict.fromkeys(places))
     if not chosen:

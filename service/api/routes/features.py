@@ -30,16 +30,16 @@ async def features(body: FeaturesRequest, request: Request, state: CurrentState)
     """
     model = state.model(body.model)
     media = negotiate(request)
-    wanted = tuple(
+    resolved = tuple(
         fields.resolve(model.manifest, place=f"features[{index}].", normalize=fields.normalize)
         for index, fields in enumerate(body.features)
     )
-    if media != "json" and (len(wanted) > 1 or wanted[0].pooling in (Pooling.NONE, Pooling.WORDS)):
+    if media != "json" and (len(resolved) > 1 or resolved[0].pooling in (Pooling.NONE, Pooling.WORDS)):
         raise InvalidInputError("Accept", "raw bytes and Arrow need exactly one feature, of one vector an input")
     embedded = await model.embed(
         request,
         body.inputs,
-        wanted,
+        resolved,
         body.truncate,
         prompt_name=body.prompt_name,
         table=body.include_tokens,

@@ -13,7 +13,7 @@ from service.api.fields import (
     FeatureFields,
     HeadCut,
     Truncate,
-    Weights,
+    LayerWeights,
     WindowCut,
     id_lists_of,
     ids_or_lists_of,
@@ -140,7 +140,7 @@ def test_feature_fields() -> None:
         {"pooling": "max", "layers": [-1, 2], "merge": {"weights": [1, 0.5]}, "exclude_special": True}
     )
     assert (fields.pooling, fields.layers, fields.exclude_special) == (Pooling.MAX, [-1, 2], True)
-    assert fields.merge == Weights(weights=[1, 0.5])
+    assert fields.merge == LayerWeights(weights=[1, 0.5])
     assert FeatureFields() == FeatureFields(pooling=None, layers=None, merge="concat", exclude_special=False)
 
 
