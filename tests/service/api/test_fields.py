@@ -12,8 +12,8 @@ from berth.types import Pooling, SplitText, Text, TextPair, TokenIds
 from service.api.fields import (
     FeatureFields,
     HeadCut,
-    Truncate,
     LayerWeights,
+    Truncate,
     WindowCut,
     id_lists_of,
     ids_or_lists_of,
