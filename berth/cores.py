@@ -9,9 +9,14 @@ CGROUP = Path("/sys/fs/cgroup")
 
 def available_cores() -> int:
     """Count the cores of this process, at least 1; a cgroup's quota of 1.5 cores counts as 2."""
+    return max(1, math.ceil(core_limit()))
+
+
+def core_limit() -> float:
+    """Give the seconds of CPU time that this process may use in a second."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota(CGROUP)
-    return max(1, min(affinity, math.ceil(quota)) if quota else affinity)
+    return min(affinity, quota or affinity)
 
 
 def cgroup_quota(root: Path) -> float | None:

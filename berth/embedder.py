@@ -23,8 +23,8 @@ T = TypeVar("T")
 CLOCK_TICK = 1e-3
 """Seconds: uvloop's clock counts milliseconds, so a deadline nearer than that has passed."""
 INLINE_SIZE = 2048
-"""Characters of a request to tokenize, or tokens to lay out in windows, up to which it is done on the event loop, in a
-millisecond or two."""
+"""Characters of a request to tokenize, or tokens whose windows' vectors are put together, up to which it is done on the
+event loop, in a millisecond or two."""
 TABLE_COST = 3
 """Times as long as tokenizing alone that a table of the tokens takes."""
 MOST_POOLED = 2
@@ -123,10 +123,16 @@ class Embedder:
 
     async def _prepare(self, texts: Sequence[Text], options: EncodeOptions) -> list[PreparedText | InvalidInputError]:
         """Tokenize the inputs; a bad one is its error, or the request's where errors are not to be reported."""
-        self.limits.check_count(_field(texts[0]), len(texts))
+        if options.report:
+            self.limits.check_count(_field(texts[0]), len(texts))
+        else:
+            self.check(texts)
         inputs: list[PreparedText | InvalidInputError] = []
-        tokens, size = 0, math.inf if options.windowed else _size(texts)  # a short text may have a thousand windows
+        multiplied = options.truncation.window or options.truncation.stride
+        tokens, size = 0, math.inf if multiplied else _size(texts)  # a short text may have a thousand windows
         for chunk in _chunks(texts):
+            if tokens > self._lane.max_batch_tokens:
+                self._worker.admission.check_bulk(tokens)
             inputs += await self._off_loop(size, partial(self._prepare_chunk, chunk, options, tokens))
             tokens = sum([item.tokens for item in inputs if isinstance(item, PreparedText)])
         self._check_reply(inputs, tokens, options)

@@ -239,9 +239,11 @@ class Encoder:
         devices = [device for device in range(len(self._model.backends)) if device not in self._lost] or [0]
         device, run = devices[next(self._turns) % len(devices)], BatchRun()
         sequences = [entry.sequence for entry in batch]
-        results = run.encode(self._model.backends[device], sequences, self._lane.spare_memory)
-        if run.lost:
-            self._lost.add(device)
+        results = run.encode(self._model.backends[device], sequences)
+        with self._lock:
+            self._lane.spare_memory(run.most_tokens)
+            if run.lost:
+                self._lost.add(device)
         return results
 
 

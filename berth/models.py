@@ -46,7 +46,9 @@ def find_artifact(model: str, target: ExportTarget, cache_dir: Path = CACHE_DIR)
     if (given := given_artifact(model)) is not None:
         return given
     folder = artifact_folder(model, target, cache_dir)
-    if must_export(folder):
+    try:
+        read_manifest(folder)
+    except ArtifactError:  # there is none, or one that this version does not read
         export(model, folder, target)
     return folder
 
@@ -61,19 +63,10 @@ def artifact_folder(model: str, target: ExportTarget, cache_dir: Path = CACHE_DI
     """Say where a checkpoint's artifact is or should be; its place names model, target and precision."""
     given, name = folder_of(model), model
     if name.startswith((".", "/", "~")) and not given.is_dir():
-        raise _no_folder(name)
+        raise ModelNotFoundError(f"{name}: there is no such folder")
     if given.is_dir():
         name = f"{given.resolve().name}-{_fingerprint(given)}"
     return cache_dir.expanduser() / name / str(target)
-
-
-def must_export(folder: Path) -> bool:
-    """Say whether there is nothing at a model's place in the cache, or nothing whose manifest this version reads."""
-    try:
-        read_manifest(folder)
-    except ArtifactError:
-        return True
-    return False
 
 
 def export(model: str, folder: Path, target: ExportTarget) -> None:
@@ -117,11 +110,7 @@ def folder_of(model: str) -> Path:
     try:
         return Path(model).expanduser()
     except RuntimeError:  # ~somebody who is not there
-        raise _no_folder(model) from None
-
-
-def _no_folder(name: str) -> ModelNotFoundError:
-    return ModelNotFoundError(f"{name}: there is no such folder")
+        raise ModelNotFoundError(f"{model}: there is no such folder") from None
 
 
 def _fingerprint(folder: Path) -> str:

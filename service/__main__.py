@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from service.keys import labels
 from service.logs import start_logging
 from service.settings import Settings, read_settings, warnings_of
 
@@ -26,7 +25,7 @@ def begin(arguments: Sequence[str]) -> Settings:
     for line in warnings_of(settings, os.environ):
         logger.warning("%s", line)
     if settings.api_keys:
-        logger.info("API keys: %s", ", ".join(labels(settings.api_keys)))
+        logger.info("API keys: %s", ", ".join(dict.fromkeys(key.label for key in settings.api_keys)))
     return settings
 
 

@@ -1,8 +1,8 @@
 """uvicorn's HTTP/1.1 on one connection, with the bounds that it lacks.
 
 uvicorn takes headers and trailers without end, waits for ever for a request to begin or its headers to arrive, and for
-ever for a client that takes nothing of its answer. docs/security.md promises bounds for each. An override here serves
-one of these promises; its docstring names it and the tests of it, which are in tests/end_to_end.
+ever for a client that takes nothing of its answer. docs/security.md promises bounds for each, and that no request
+hides in another. An override here serves one of these promises; its docstring names it and the file of its tests.
 """
 
 import logging
@@ -49,7 +49,7 @@ class Flow(FlowControl):
 
 
 class Connection(HttpToolsProtocol):
-    """One connection; the server asks it about once a second whether its client is late."""
+    """One connection; the server asks it twice a second whether its client is late."""
 
     def __init__(self, *, settings: Settings, **named: Any) -> None:
         super().__init__(**named)

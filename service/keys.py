@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +60,6 @@ def read_key_file(path: Path, known: Sequence[Key]) -> tuple[Key, ...]:
 def digest(key: bytes) -> str:
     """Give the digest of a key, or of what somebody says is one."""
     return hashlib.sha256(key).hexdigest()
-
-
-def labels(keys: Iterable[Key]) -> list[str]:
-    """List the labels, each once."""
-    return list(dict.fromkeys(key.label for key in keys))
 
 
 def _read_key(entry: str, others: Sequence[Key]) -> Key:

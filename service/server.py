@@ -7,8 +7,11 @@ SIGINT leaves out the grace period, and a second one the waiting too.
 """
 
 import asyncio
+import ctypes
 import gc
 import logging
+import os
+import platform
 import select
 import signal
 import socket
@@ -41,6 +44,10 @@ TICKS_BETWEEN_CHECKS = 5
 COLLECT_AFTER = 50_000
 """New objects between two collections, each of which takes some 20 ms."""
 
+M_ARENA_MAX, ARENAS = -8, 2
+"""glibc's parameter (malloc.h), and arenas for all threads. With one a thread each keeps free memory that no other may
+use: 10 MiB more after ten minutes of `bench.soak`, and growing (docs/performance.md)."""
+
 SECURITY_HEADERS = [
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
@@ -66,6 +73,8 @@ def serve(settings: Settings, load_model: LoadModel = Model.load) -> int:
         return 1
     server = Server(app, settings, metrics_socket)
     _spare_collections()
+    if platform.libc_ver()[0] == "glibc" and "MALLOC_ARENA_MAX" not in os.environ:
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
     try:
         server.run()
     except SystemExit:  # a port could not be opened; it was said why, and uvicorn has a status of its own for it

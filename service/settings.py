@@ -75,12 +75,11 @@ class Settings(BaseSettings):
         "finds at the first start",
     )
     bulk_share: float = Field(
-        0.3,
+        0.25,
         ge=0,
         le=MOST_SHARE,
-        allow_inf_nan=False,
         description="part of the cores' time that bulk keeps while short requests keep coming, 0 to 0.9: less is for "
-        "latency, more for throughput; on a GPU it has no effect",
+        "latency, more for throughput; on the CPU under Linux only",
     )
     max_queue_tokens: int = Field(
         1 << 20, ge=1, description="tokens that may wait, of short requests and of bulk each; past it requests get 429"

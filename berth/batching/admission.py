@@ -43,6 +43,12 @@ class Admission:
         if tokens > self._max_queue_tokens:
             raise TooLargeError("", f"the request has {tokens} tokens, the queue holds {self._max_queue_tokens}")
 
+    def check_bulk(self, tokens: int) -> None:
+        """Raise `OverloadedError` where the queue is full of bulk already, for a request that is still being read."""
+        waiting = self._queue.waiting[Priority.BULK].tokens
+        if (overload := self._overload(Priority.BULK, waiting, 0, tokens, math.inf)) is not None:
+            raise overload
+
     def overload(self, seconds: float, *, expected: int = 0) -> OverloadedError | None:
         """Return the reason to refuse a request whose body has not been read; None where it may be read.
 

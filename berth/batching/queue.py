@@ -42,12 +42,11 @@ class Lane:
     max_batch_tokens: int
     longest: int = 1
 
-    def spare_memory(self, tokens: int) -> None:
+    def spare_memory(self, tokens: float) -> None:
         """Bound all batches from now on to some tokens, or to one text's most."""
-        tokens = max(tokens, self.longest)
-        if tokens < self.max_batch_tokens:
-            self.max_batch_tokens = tokens
-            logger.warning("the encoder ran out of memory: batches of %d tokens from now on", tokens)
+        if max(tokens, self.longest) < self.max_batch_tokens:
+            self.max_batch_tokens = max(int(tokens), self.longest)
+            logger.warning("the encoder ran out of memory: batches of %d tokens from now on", self.max_batch_tokens)
 
 
 @dataclass(slots=True, eq=False)

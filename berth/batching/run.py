@@ -1,8 +1,9 @@
 """One run of a batch in an encoder, repeated in halves where it fails."""
 
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from berth.contract import Backend
@@ -28,26 +29,23 @@ class BatchRun:
     seconds: float = 0.0
     out_of_memory: int = 0
     """Runs of it, or of parts of it, for which the device had no memory."""
+    most_tokens: float = math.inf
+    """That the next batches should have, because the device had no memory for as many again."""
     lost: bool = False
     """Whether its device has failed for good."""
 
-    def encode(
-        self, backend: Backend, sequences: Sequence[TokenSequence], spare_memory: Callable[[int], None]
-    ) -> list[Result]:
+    def encode(self, backend: Backend, sequences: Sequence[TokenSequence]) -> list[Result]:
         """Encode a batch; gives a result a sequence, and raises nothing.
 
         Where the batch fails it is halved and tried again, so that only a text that fails alone has an error.
-        `spare_memory` is told how many tokens the next batches should have at most, where the device had no memory.
         """
         self.sequences, self.tokens = len(sequences), sum(map(len, sequences))
-        results = self._encode(backend, sequences, spare_memory)
+        results = self._encode(backend, sequences)
         self.errors = sum(isinstance(result, EncoderError) for result in results)
         self.seconds = time.perf_counter() - self.started
         return results
 
-    def _encode(
-        self, backend: Backend, sequences: Sequence[TokenSequence], spare_memory: Callable[[int], None]
-    ) -> list[Result]:
+    def _encode(self, backend: Backend, sequences: Sequence[TokenSequence]) -> list[Result]:
         try:
             results: list[Result] = list(backend.encode(sequences))
             if len(results) != len(sequences):
@@ -56,7 +54,7 @@ class BatchRun:
         except BaseException as error:  # whatever it is, the encoder's thread must go on
             if isinstance(error, OutOfMemoryError):
                 self.out_of_memory += 1
-                spare_memory(sum(map(len, sequences)) // 2)
+                self.most_tokens = min(self.most_tokens, sum(map(len, sequences)) // 2)
             if isinstance(error, DeviceLostError):
                 self.lost = True
                 logger.error("%s", error)
@@ -66,6 +64,6 @@ class BatchRun:
                 return [EncoderError("the encoder failed on this text; the log says why")]
         half = len(sequences) // 2
         return [
-            *self._encode(backend, sequences[:half], spare_memory),
-            *self._encode(backend, sequences[half:], spare_memory),
+            *self._encode(backend, sequences[:half]),
+            *self._encode(backend, sequences[half:]),
         ]

@@ -22,6 +22,7 @@ from berth.batching.queue import Lane, Priority, Queue, QueueEntry, Request, ent
 from berth.batching.run import BatchRun, Result
 from berth.batching.share import BulkShare
 from berth.contract import Backend
+from berth.cores import core_limit
 from berth.errors import EncoderError, NotReadyError
 from berth.types import TokenSequence
 
@@ -83,7 +84,7 @@ class Worker:
         """Requests whose sequences wait or are being encoded."""
         self.bulk_share = bulk_share if sys.platform == "linux" else 0.0
         """Part of the cores' time that bulk keeps while short requests keep coming."""
-        self._share = BulkShare(self.bulk_share, _cpu_seconds)
+        self._share = BulkShare(self.bulk_share, core_limit(), _cpu_seconds)
         self._threads = threads
         self._devices = devices
         self._on_batch = on_batch
@@ -204,9 +205,10 @@ class Worker:
         lane, run, thread = batch[0].request.lane, BatchRun(held=held), threading.get_ident()
         assert isinstance(lane, ModelLane), "`run` queues such requests only"
         self._running[thread] = run.started
-        results = run.encode(lane.backends[device], [entry.sequence for entry in batch], lane.spare_memory)
+        results = run.encode(lane.backends[device], [entry.sequence for entry in batch])
         del self._running[thread]
         with self._lock:
+            lane.spare_memory(run.most_tokens)
             if priority is Priority.BULK:
                 self._share.end(thread, time.perf_counter())
                 if self.queue.waiting[Priority.SHORT].sequences and not self.queue.waiting[Priority.BULK].sequences:
@@ -238,6 +240,7 @@ class Worker:
                     self._share.begin(threading.get_ident(), now)
                 if batch or self._stopping:
                     return batch, max(0.0, now - since)
+                since = math.inf  # another thread has taken what was held
                 self._changed[priority].wait()
             return [], 0.0
 

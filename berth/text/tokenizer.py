@@ -60,14 +60,14 @@ class Tokenizer:
     ) -> list[Tokenized | InvalidInputError]:
         """Tokenize, frame and cut inputs; those to be read in windows stay whole. A bad one gives its error.
 
-        `detailed` fills in the encodings' `special` and `words`, `table` the tables too; both take longer.
+        `detailed` fills in the encodings' `special` and `words`, `table` the tables too (of token ids there is none).
         """
         results: list[Tokenized | InvalidInputError] = []
         for text, encoding in zip(texts, self._encodings(texts, detailed or table), strict=True):
             try:
                 source = self._source(text, encoding, detailed=detailed or table)
                 places = self._places(text, source, truncation)
-                rows = self._table(source, encoding, len(text.prompt)) if table else None
+                rows = _table(encoding, source.words, len(text.prompt)) if table and encoding else None
             except InvalidInputError as error:
                 results.append(error)
             else:
@@ -132,16 +132,6 @@ class Tokenizer:
         middle = int(np.argmax(source.type_ids)) - 1  # the first [SEP]
         first, second = kept_of_pair(middle - 1, total - middle - 2, self._max_tokens - 3, truncation)
         return np.concatenate([[0], first + 1, [middle], second + middle + 1, [total - 1]])
-
-    def _table(self, source: Encoding, encoding: tokenizers.Encoding | None, prompt: int) -> list[Token]:
-        if encoding is not None:
-            return _table(encoding, source.words, prompt)
-        assert source.special is not None, "token ids are always detailed"
-        columns = (source.ids.tolist(), source.special.tolist())
-        return [
-            Token(id_, self._tokenizer.id_to_token(id_) or "", 0, 0, None, special)
-            for id_, special in zip(*columns, strict=True)
-        ]
 
     def _check_ids(self, name: str, ids: Sequence[int]) -> None:
         if len(ids) < 2 or ids[0] != self._first or ids[-1] != self._last:

@@ -72,7 +72,7 @@ class JsonRoute(APIRoute):
             state.inside += self.encodes
             try:
                 async with asyncio.timeout_at(exchange.deadline):
-                    content = await _read_body(request, state)
+                    content = await _read_body(request, state, alone=self.encodes and state.inside == 1)
                     # Where Starlette keeps them, for `body`, `json` and `stream`.
                     request._body, request._json = content, await _parsed(content, fields, state.limits)
                     awaited = "the answer was ready"
@@ -102,7 +102,7 @@ class EncoderRoute(JsonRoute):
     encodes = True
 
 
-async def _read_body(request: Request, state: State) -> bytes:
+async def _read_body(request: Request, state: State, *, alone: bool) -> bytes:
     """Read the body whole; fails as soon as it is known to be too large."""
     limit = state.settings.max_body_bytes
     announced = request.headers.get("content-length", "").lstrip("0") or "0"
@@ -121,7 +121,7 @@ async def _read_body(request: Request, state: State) -> bytes:
         more = message.get("more_body", False)
     # A client may have left after sending its request. That is known only some turns of the event loop after the body's
     # end; while other requests are under way, wait for it rather than tokenize for nobody.
-    if state.inside > 1:
+    if not alone:
         for _ in range(DISCONNECT_TURNS):
             await asyncio.sleep(0)
     return b"".join(pieces)

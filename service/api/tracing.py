@@ -6,6 +6,7 @@ never a text. This is the only file that imports OpenTelemetry, and it is loaded
 
 import os
 import time
+from functools import partial
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
@@ -34,11 +35,8 @@ class Tracing:
             resource=Resource.create().merge(resource).merge(OTELResourceDetector().detect())
         )
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        self._tracer = self._provider.get_tracer("berth", __version__)
-
-    def middleware(self, app: ASGIApp) -> "Trace":
-        """Wrap an application."""
-        return Trace(app, self._tracer)
+        # Wraps an application.
+        self.middleware = partial(Trace, tracer=self._provider.get_tracer("berth", __version__))
 
     def close(self) -> None:
         """Send what has not been sent."""

@@ -10,6 +10,7 @@ import pytest
 
 from berth.batching.queue import Priority
 from berth.batching.worker import NICENESS, ModelLane, Worker
+from berth.contract import FakeEncoder
 from berth.types import TokenSequence, Vectors
 from tests.berth.batching.playing import (
     ANSWER_BOUND,
@@ -25,6 +26,19 @@ from tests.berth.batching.playing import (
 )
 
 BUDGET = 16
+
+
+class Pair:
+    """Answers by `echo` once it has two batches."""
+
+    def __init__(self) -> None:
+        self.met = False
+        self._barrier = threading.Barrier(2)
+
+    def __call__(self, sequences: Sequence[TokenSequence]) -> list[Vectors]:
+        self._barrier.wait(ANSWER_BOUND)
+        self.met = True
+        return echo(sequences)
 
 
 def test_short_requests_are_answered_while_a_batch_of_bulk_runs(make_sequences: MakeSequences) -> None:
@@ -110,6 +124,32 @@ def test_a_short_batch_waits_until_bulk_has_had_its_share(make_sequences: MakeSe
         await bulk
 
     play(scenario, gate, max_batch_tokens=BUDGET, bulk_share=0.5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bulk has a share on Linux alone")
+def test_a_thread_that_waited_for_nothing_does_not_count_its_idle_time(make_sequences: MakeSequences) -> None:
+    """Two hold a batch back and one takes it: until the other has the next, there may be an hour."""
+    gate = GateOf(BUDGET)
+    rates: list[float] = []
+
+    async def scenario(worker: Worker, lane: ModelLane) -> None:
+        worker.admission.observe = lambda _, rate, **__: rates.append(rate)  # type: ignore[method-assign]
+        bulk = asyncio.ensure_future(worker.run(lane, make_sequences([BUDGET] * 2)))
+        await entered(gate)
+        await asyncio.sleep(0.02)
+        await asyncio.gather(*(worker.run(lane, make_sequences([4])) for _ in range(8)))
+        gate.open.set()
+        await bulk
+        idle = 0.5
+        await asyncio.sleep(idle)
+        rates.clear()
+        lane.backends = [FakeEncoder(gate_of_two := Pair())]
+        await asyncio.gather(*(worker.run(lane, make_sequences([length])) for length in (BUDGET - 1, BUDGET - 2)))
+        assert gate_of_two.met, "both threads had a batch"
+        assert len(rates) == 2
+        assert max(rates) * (BUDGET - 2) * 2 < idle, "which took a few milliseconds"
+
+    play(scenario, gate, threads=2, max_batch_tokens=BUDGET, bulk_share=0.5)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bulk has a share on Linux alone")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from berth.batching.share import MOST_OWED, BulkShare
+from berth.batching.share import MOST_OWED, PATIENCE, BulkShare
 
 A, B = 1, 2
 
@@ -10,10 +10,10 @@ A, B = 1, 2
 class Cores:
     """A share's account, and the CPU time of its threads."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, cores: float = 2) -> None:
         self.now = 100.0
         self.cpu = {A: 7.0, B: 9.0}
-        self.share = BulkShare(share, lambda thread: self.cpu[thread])
+        self.share = BulkShare(share, cores, lambda thread: self.cpu[thread])
 
     def begin(self, thread: int = A) -> None:
         """Begin a batch of bulk."""
@@ -67,19 +67,20 @@ def test_a_short_batch_waits_until_bulk_has_caught_up(share: float) -> None:
     assert cores.hold() == 0
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("taken", [0.0, 0.3], ids=["all of a hold", "what the event loop leaves"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5])
 @pytest.mark.parametrize(("short", "bulk"), [(0.006, 0.02), (0.02, 0.02), (0.05, 0.01)])
-def test_short_requests_without_end_leave_bulk_its_share(share: float, short: float, bulk: float) -> None:
-    """A short batch has the core to itself; bulk has it while short batches wait."""
+def test_short_requests_without_end_leave_bulk_its_share(share: float, short: float, bulk: float, taken: float) -> None:
+    """A short batch has the core to itself; while short batches wait bulk has it, or most of it."""
     cores, had, left = Cores(share), 0.0, bulk
     begun = cores.now
     cores.begin()
     for _ in range(2000):
         cores.pass_(short)
         while (hold := cores.hold()) > 0:
-            step = min(hold, left)
-            cores.pass_(step, a=step)
-            had, left = had + step, left - step
+            step = min(hold, left / (1 - taken))
+            cores.pass_(step, a=step * (1 - taken))
+            had, left = had + step * (1 - taken), left - step * (1 - taken)
             if left < 1e-12:
                 cores.end()
                 cores.begin()
@@ -126,11 +127,11 @@ def test_where_other_programs_have_the_cores_a_short_batch_waits_so_long_and_no_
         start = cores.now
         while (hold := cores.hold()) > 0:
             cores.pass_(hold)
-        assert cores.now - start <= MOST_OWED / (1 - share) + 1e-9
+        assert cores.now - start <= PATIENCE * MOST_OWED / (1 - share) + 1e-9
         waited += cores.now - start
         cores.pass_(0.005)
         short += 0.005
-    assert short / (short + waited) == pytest.approx(1 - share, abs=0.05)
+    assert short / (short + waited) == pytest.approx((1 - share) / (1 - share + PATIENCE * share), abs=0.05)
 
 
 def test_it_waits_no_longer_for_being_asked_more_often() -> None:
@@ -143,4 +144,46 @@ def test_it_waits_no_longer_for_being_asked_more_often() -> None:
         if not cores.hold():
             break
         cores.pass_(0.001)
-    assert cores.now - start == pytest.approx(MOST_OWED / 0.7, abs=0.002)
+    assert cores.now - start == pytest.approx(PATIENCE * MOST_OWED / 0.7, abs=0.002)
+
+
+def test_a_hold_that_ended_with_its_bulk_leaves_nothing_for_the_next() -> None:
+    """Else the next one would count as having waited long enough already."""
+    cores = Cores(0.5)
+    cores.begin()
+    cores.pass_(0.02)
+    assert cores.hold() > 0
+    cores.pass_(0.001, a=0.02)
+    cores.end()
+    assert cores.hold() == 0
+    cores.pass_(10.0)
+    cores.begin()
+    cores.pass_(0.02)
+    assert cores.hold() == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(("limit", "threads"), [(1, [A, B]), (0.5, [A]), (0.25, [A, B])])
+def test_more_threads_than_cores_are_owed_a_share_of_the_cores(limit: float, threads: list[int]) -> None:
+    """Bulk alone has all of them, and yet each thread less than a core."""
+    cores = Cores(0.5, limit)
+    for thread in threads:
+        cores.begin(thread)
+    each = limit / len(threads)
+    for thread in threads:
+        cores.cpu[thread] += 0.4 * each
+    cores.pass_(0.4)
+    assert cores.hold() == 0
+    cores.pass_(0.6)
+    assert cores.hold() == pytest.approx((0.5 * limit - 0.4 * limit) / 0.5 / limit), "it has had 0.4 of a second's time"
+
+
+def test_without_a_share_no_clock_is_asked() -> None:
+    """Where there is none, bulk's threads would end with an error."""
+
+    def fail(thread: int) -> float:
+        raise AssertionError(thread)
+
+    share = BulkShare(0.0, 1, fail)
+    share.begin(A, 0.0)
+    assert share.hold(1.0) == 0
+    share.end(A, 1.0)
