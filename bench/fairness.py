@@ -4,7 +4,7 @@ First an open loop: a short request every 100 ms, whatever has become of those b
 time counts from when it was due. Then eight clients in a closed loop, who send the next when the last is answered. In
 the first round also one request of 2,048 texts, alone and beside one client of bulk.
 
-With `--shares` Berth is started once for each value of `--bulk-share`, and the servers take turns.
+With `--shares` Berth is started once for each value of `--bulk-share`, and the servers take turns, without the large request.
 """
 
 import argparse
@@ -180,7 +180,7 @@ def measure(rig: Rig, options: argparse.Namespace, target: Target, number: int) 
         return record.window.rate(record.spans) * texts
 
     count, due = after[0] - before[0], crowded.window.due(crowded.spans)
-    large = measure_large(target, bulk) if number == 0 else ()
+    large = measure_large(target, bulk) if number == 0 and not options.shares else ()
     report = Report(
         target.label,
         alone=times_of(alone.window.due(alone.spans)),
