@@ -4,7 +4,8 @@ First an open loop: a short request every 100 ms, whatever has become of those b
 time counts from when it was due. Then eight clients in a closed loop, who send the next when the last is answered. In
 the first round also one request of 2,048 texts, alone and beside one client of bulk.
 
-With `--shares` Berth is started once for each value of `--bulk-share`, and the servers take turns, without the large request.
+With `--shares` Berth is started once for each value of `--bulk-share`, and the servers take turns; the large request is
+left out.
 """
 
 import argparse
