@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from berth.batching.admission import Limits
 from berth.batching.worker import Encoded, ModelLane, Worker
 from berth.errors import BerthError, DeadlineError, EncoderError, InvalidInputError
-from berth.limits import Limits
 from berth.model import Model
 from berth.text.prepared import EncodeOptions, Item, PreparedText, prepare
 from berth.text.tokenizer import Token, Tokenized
@@ -35,21 +35,6 @@ CHUNK_CHARS = 1 << 16
 texts come in between."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Seconds a request spent in each stage, one after the other, and when the first began (by `perf_counter`)."""
-
-    tokenize: float
-    queue: float
-    encode: float
-    started: float = 0.0
-
-    @property
-    def stages(self) -> dict[str, float]:
-        """Give the seconds by stage, in their order."""
-        return {"tokenize": self.tokenize, "queue": self.queue, "encode": self.encode}
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedded:
     """A request's answer, one item an input, or the input's error where errors are to be reported."""
@@ -61,7 +46,10 @@ class Embedded:
     truncated: int
     """Inputs of which something was cut off."""
     cached: int
-    timings: Timings
+    stages: dict[str, float]
+    """Seconds spent in each stage, one after the other: `tokenize`, `queue`, `encode`."""
+    started: float = 0.0
+    """When the first one began, by `perf_counter`."""
 
     @property
     def usage(self) -> dict[str, int]:
@@ -113,20 +101,12 @@ class Embedder:
             _raise_first(items)
         answered = [item for item in items if isinstance(item, Item)]
         truncated = sum([item.truncated for item in answered])
-        timings = Timings(tokenize_seconds, encoded.queue_seconds, encoded.encode_seconds, started)
-        return Embedded(items, answered, tokens, truncated, encoded.cached, timings)
-
-    def check(self, texts: Sequence[Text]) -> None:
-        """Raise `InvalidInputError` where there are more texts, or a longer one, than one request may have."""
-        self.limits.check_count(_field(texts[0]), len(texts))
-        _raise_first([self.limits.error_of(text) for text in texts])
+        stages = {"tokenize": tokenize_seconds, "queue": encoded.queue_seconds, "encode": encoded.encode_seconds}
+        return Embedded(items, answered, tokens, truncated, encoded.cached, stages, started)
 
     async def _prepare(self, texts: Sequence[Text], options: EncodeOptions) -> list[PreparedText | InvalidInputError]:
         """Tokenize the inputs; a bad one is its error, or the request's where errors are not to be reported."""
-        if options.report:
-            self.limits.check_count(_field(texts[0]), len(texts))
-        else:
-            self.check(texts)
+        self.limits.check(_field(texts[0]), texts, report=options.report)
         inputs: list[PreparedText | InvalidInputError] = []
         multiplied = options.truncation.window or options.truncation.stride
         tokens, size = 0, math.inf if multiplied else _size(texts)  # a short text may have a thousand windows
@@ -142,7 +122,7 @@ class Embedder:
         self, texts: Sequence[Text], options: EncodeOptions, before: int
     ) -> list[PreparedText | InvalidInputError]:
         """Prepare some of a request's inputs, those before which have so many tokens."""
-        errors = [self.limits.error_of(text) for text in texts]
+        errors = [self.limits.error_of(text) if options.report else None for text in texts]  # else there is none
         good = [text for text, error in zip(texts, errors, strict=True) if error is None]
         encode = self._tokenizer.encode
         tokenized = iter(encode(good, options.truncation, detailed=options.detailed, table=options.table))
@@ -166,7 +146,7 @@ class Embedder:
 
     async def tables(self, texts: Sequence[Text], *, add_special_tokens: bool) -> list[list[Token]]:
         """Tokenize texts into tables, uncut; raises `InvalidInputError`."""
-        self.check(texts)
+        self.limits.check(_field(texts[0]), texts)
         tables: list[list[Token]] = []
         tokens, size = 0, TABLE_COST * _size(texts)
         for chunk in _chunks(texts):

@@ -133,7 +133,8 @@ class Encoder:
             vectors = self.encode([texts], prompt_name=prompt_name, truncate=truncate, dimensions=dimensions)
             return np.asarray(vectors[0])
         manifest = self.manifest
-        check_dimensions(dimensions, manifest)
+        if dimensions is not None:
+            check_dimensions(dimensions, manifest)
         feature = sentence_feature(manifest)
         options = EncodeOptions((feature,), truncation_of(truncate, manifest.max_tokens))
         named = _texts(texts)

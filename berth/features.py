@@ -72,10 +72,8 @@ def sentence_feature(manifest: Manifest) -> ResolvedFeature:
 
 
 def check_dimensions(dimensions: object, manifest: Manifest) -> None:
-    """Raise `InvalidInputError` where a vector cannot keep so many numbers; None keeps all."""
+    """Raise `InvalidInputError` where a vector cannot keep so many numbers."""
     most = manifest.hidden_size
-    if dimensions is None:
-        return
     if not isinstance(dimensions, Integral) or isinstance(dimensions, bool) or not 1 <= int(dimensions) <= most:
         raise InvalidInputError("dimensions", f"must be an integer from 1 to {most}, not {dimensions!r}")
 

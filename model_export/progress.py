@@ -7,5 +7,4 @@ from tqdm import tqdm
 
 def layers_of(count: int, doing: str) -> Iterable[int]:
     """Count the layers from 0 and show how far the work is; nothing is shown where stderr is not a terminal."""
-    bar: Iterable[int] = tqdm(range(count), desc=doing, unit="layer", disable=None, leave=False)
-    return bar
+    return tqdm(range(count), desc=doing, unit="layer", disable=None, leave=False)

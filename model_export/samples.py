@@ -1,5 +1,7 @@
 """The texts by which a graph is judged: real ones, which also become the golden vectors, and random ones."""
 
+from functools import partial
+
 import numpy as np
 from tokenizers import Tokenizer
 
@@ -20,13 +22,8 @@ GOLDEN_TEXTS = (
 def golden_encodings(tokenizer: Tokenizer, max_tokens: int) -> list[Encoding]:
     """Tokenize the real texts."""
     texts = [tokenizer.encode(text) for text in GOLDEN_TEXTS]
-    return [
-        Encoding(
-            np.array(text.ids[:max_tokens], dtype=np.int32),
-            np.array(text.type_ids[:max_tokens], dtype=np.int32),
-        )
-        for text in texts
-    ]
+    array = partial(np.array, dtype=np.int32)
+    return [Encoding(array(text.ids[:max_tokens]), array(text.type_ids[:max_tokens])) for text in texts]
 
 
 def random_encodings(network: Network, max_tokens: int) -> list[Encoding]:

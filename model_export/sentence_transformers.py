@@ -1,5 +1,6 @@
 """How a checkpoint's vectors are meant to be used, from the files that sentence-transformers keeps beside it."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,7 +152,7 @@ def _max_tokens(encoder: Checkpoint) -> int | None:
     # keeps the limit; in older checkpoints the tokenizer's is the base model's, and too large.
     for file, key in ((OF_THE_ENCODER, "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
         limit = encoder.object(file).get(key)
-        if limit is None:
+        if limit is None or (isinstance(limit, float) and not math.isfinite(limit)):  # Infinity and NaN: none
             continue
         if isinstance(limit, bool) or not isinstance(limit, int | float) or limit < 3:
             raise ExportError(f"{encoder.folder / file}: {key} {limit!r} does not hold [CLS], a token and [SEP]")
@@ -168,6 +169,8 @@ def _prompts_and_similarity(checkpoint: Checkpoint) -> dict[str, Any]:
         raise ExportError(f"{where}: prompts does not map names to texts")
     if default is not None and default not in prompts:
         raise ExportError(f"{where}: default_prompt_name {default!r} is not among the prompts")
+    if (dimensions := config.get("truncate_dim")) is not None:
+        raise ExportError(f"{where}: truncate_dim {dimensions!r} is not implemented; requests have `dimensions`")
     metric = config.get("similarity_fn_name") or "cosine"
     if metric not in METRICS:
         raise ExportError(f"{where}: similarity_fn_name {metric!r} is not one of {', '.join(METRICS)}")

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Encoding, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Encoding, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
 from model_export.checkpoint import Checkpoint
@@ -20,6 +20,10 @@ SPECIAL_TOKENS = {
     "mask_token": "[MASK]",
 }
 BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast")
+WAYS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
+"""How a token is matched that is written as an object and does not say so."""
+USUAL = {"truncation_side": "right", "split_special_tokens": False}
+"""Fields of `tokenizer_config.json` of which one value is implemented."""
 SAVE_IT = "load and save it with transformers to get a tokenizer.json"
 
 logger = logging.getLogger(__name__)
@@ -31,6 +35,11 @@ def read_tokenizer(checkpoint: Checkpoint, network: Network, lower_case: bool) -
     With `lower_case` it lower-cases texts before anything else, as sentence-transformers' own setting asks for.
     """
     config = checkpoint.object("special_tokens_map.json") | checkpoint.object("tokenizer_config.json")
+    kinds = (each.get("tokenizer_class") for each in (config, checkpoint.object("config.json")))  # as in transformers
+    config["tokenizer_class"] = next(filter(None, kinds), BERT_CLASSES[0])
+    for field, usual in USUAL.items():
+        if (value := config.get(field)) not in (usual, None):
+            raise ExportError(f"{checkpoint.folder / 'tokenizer_config.json'}: {field} {value!r} is not implemented")
     if path := checkpoint.file("tokenizer.json"):
         tokenizer = _from_json(path, config)
     elif path := checkpoint.file("vocab.txt"):
@@ -41,12 +50,26 @@ def read_tokenizer(checkpoint: Checkpoint, network: Network, lower_case: bool) -
         raise ExportError(f"{checkpoint.folder}: there is neither tokenizer.json nor vocab.txt; {SAVE_IT}")
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    tokenizer.add_special_tokens(_extra_tokens(checkpoint, config))
     if lower_case:
         rest = [tokenizer.normalizer] if tokenizer.normalizer else []
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
     _check_ids(tokenizer, network, path)
     _check_frame(tokenizer, path)
     return _with_known_types(tokenizer, network, path)
+
+
+def _extra_tokens(checkpoint: Checkpoint, config: dict[str, Any]) -> list[AddedToken]:
+    """List the special tokens of the model's own, under either of transformers' names for them."""
+    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
+    tokens = [*extra.values()] if isinstance(extra, dict) else extra
+    if not isinstance(tokens, list) or not all(isinstance(token, str | dict) for token in tokens):
+        raise ExportError(f"{checkpoint.folder / 'tokenizer_config.json'}: the special tokens are not a list of tokens")
+    ways = [token if isinstance(token, dict) else {"normalized": False} for token in tokens]
+    return [
+        AddedToken(_text(token), **{key: bool(way.get(key, usual)) for key, usual in WAYS.items()})
+        for token, way in zip(tokens, ways, strict=True)
+    ]
 
 
 def _from_json(path: Path, config: dict[str, Any]) -> Tokenizer:
@@ -61,18 +84,17 @@ def _from_json(path: Path, config: dict[str, Any]) -> Tokenizer:
 def _follow_config(content: dict[str, Any], config: dict[str, Any]) -> None:
     """Let `tokenizer_config.json` overrule a BERT normalizer, as it does in transformers, its defaults included."""
     normalizer = content.get("normalizer") or {}
-    if normalizer.get("type") == "BertNormalizer" and config.get("tokenizer_class", BERT_CLASSES[0]) in BERT_CLASSES:
+    if normalizer.get("type") == "BertNormalizer" and config["tokenizer_class"] in BERT_CLASSES:
         normalizer |= _normalizer_options(config)
 
 
 def _from_vocabulary(path: Path, config: dict[str, Any]) -> Tokenizer:
     """Build BERT's WordPiece tokenizer as transformers does."""
-    kind = config.get("tokenizer_class", BERT_CLASSES[0])
-    if kind not in BERT_CLASSES:
-        raise ExportError(f"{path}: a {kind} cannot be built from it; {SAVE_IT}")
+    if config["tokenizer_class"] not in BERT_CLASSES:
+        raise ExportError(f"{path}: a {config['tokenizer_class']} cannot be built from it; {SAVE_IT}")
     try:
         # Not `splitlines`, which also breaks at characters that are tokens themselves, U+2028 for one.
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except UnicodeDecodeError as error:
         raise ExportError(f"{path}: {error}") from error
     vocabulary = {token: number for number, token in enumerate(lines)}

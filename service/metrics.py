@@ -65,7 +65,7 @@ class Metrics:
         self._out_of_memory = Counter(
             "berth_out_of_memory", "Runs of the encoder for which the device had no memory", registry=registry
         )
-        self._stalls = Counter("berth_encoder_stalls", "Times the encoder hung", registry=registry)
+        self.stalls = Counter("berth_encoder_stalls", "Times the encoder hung", registry=registry)
         self._watched = {name: Gauge(f"berth_{name}", help_, registry=registry) for name, help_ in WATCHED.items()}
 
     def describe_model(self, name: str, manifest: Manifest) -> None:
@@ -93,7 +93,7 @@ class Metrics:
         self._tokens.inc(embedded.tokens)
         self._truncated.inc(embedded.truncated)
         self._cached.inc(embedded.cached)
-        for stage, taken in embedded.timings.stages.items():
+        for stage, taken in embedded.stages.items():
             self._stages(stage).observe(taken)
 
     def count_unread(self, route: str, number: int) -> None:
@@ -108,7 +108,3 @@ class Metrics:
         self._batch_seconds.observe(batch.seconds)
         self._encoder_errors.inc(batch.errors)
         self._out_of_memory.inc(batch.out_of_memory)
-
-    def count_stall(self) -> None:
-        """Count a hang: a batch that runs longer than a request may take."""
-        self._stalls.inc()

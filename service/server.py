@@ -45,8 +45,7 @@ COLLECT_AFTER = 50_000
 """New objects between two collections, each of which takes some 20 ms."""
 
 M_ARENA_MAX, ARENAS = -8, 2
-"""glibc's parameter (malloc.h), and arenas for all threads. With one a thread each keeps free memory that no other may
-use: 10 MiB more after ten minutes of `bench.soak`, and growing (docs/performance.md)."""
+"""glibc's parameter (malloc.h), and arenas for all threads: one a thread takes 10 MiB more (docs/performance.md)."""
 
 SECURITY_HEADERS = [
     ("x-content-type-options", "nosniff"),

@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         "finds at the first start",
     )
     bulk_share: float = Field(
-        0.25,
+        0.3,
         ge=0,
         le=MOST_SHARE,
         description="part of the cores' time that bulk keeps while short requests keep coming, 0 to 0.9: less is for "

@@ -9,8 +9,8 @@ does not wait: between two of them bulk has had more than its share.
 import math
 from collections.abc import Callable
 
-LEAST_OWED, MOST_OWED = 1e-4, 0.1
-"""CPU seconds that are worth waiting for, and that bulk may be owed at once."""
+SETTLED, LEAST_OWED, MOST_OWED = 1e-4, 3e-3, 0.1
+"""CPU seconds owed at which a wait ends, from which one begins, and that bulk may be owed at most."""
 PATIENCE = 3
 """Times as long as bulk would need, alone on the cores, that a short batch waits for it. The event loop takes a part of
 the time; other programs may take all of it, and what bulk has not had by then is forgiven."""
@@ -45,7 +45,7 @@ class BulkShare:
     def hold(self, now: float) -> float:
         """Give the seconds that the next short batch is to wait, to be asked again then; 0 where it is to begin."""
         owed = min(MOST_OWED, self._owed + sum(self._behind(thread, now) for thread in self._running))
-        if not self._running or owed < LEAST_OWED:
+        if not self._running or owed < (LEAST_OWED if self._until == math.inf else SETTLED):
             self._until = math.inf
             return 0.0
         seconds = owed / (1 - self._share) / min(self._cores, len(self._running))  # at what bulk gains alone

@@ -175,6 +175,8 @@ class Worker:
     def _entries(self, request: _Pending, sequences: Sequence[TokenSequence]) -> tuple[list[QueueEntry], int]:
         """Give what is to be queued, the shortest first, and how many sequences were in the cache."""
         cache = request.lane.cache if isinstance(request.lane, ModelLane) else None
+        if len(sequences) == 1 and cache is None:
+            return [QueueEntry(request, sequences[0], len(sequences[0].encoding.ids))], 0
         entries = entries_of(request, sequences)
         if cache is None:
             return entries, 0

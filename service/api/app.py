@@ -12,11 +12,11 @@ from starlette.middleware.cors import CORSMiddleware
 
 from berth import __version__
 from berth.artifact import Artifact
+from berth.batching.admission import Limits
 from berth.batching.worker import Worker
 from berth.cores import available_cores
 from berth.errors import InvalidInputError
 from berth.features import Feature
-from berth.limits import Limits
 from berth.model import Model
 from berth.placement import THREADS_PER_GPU, check_precision, gpus_for
 from berth.types import Pooling

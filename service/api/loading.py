@@ -93,7 +93,7 @@ async def watchdog(state: State) -> None:
         checks = checks + 1 if state.worker.oldest_batch() > state.settings.request_timeout else 0
         if checks == CHECKS:
             state.hung = True
-            state.metrics.count_stall()
+            state.metrics.stalls.inc()
             logger.critical("the encoder hangs: a batch has run longer than a request may take; restart this process")
         elif state.hung and not checks:
             state.hung = False

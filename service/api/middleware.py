@@ -110,7 +110,7 @@ class Channel:
         embedded = self._exchange.embedded
         stages = {"total": time.perf_counter() - self._exchange.started}
         if embedded is not None:
-            stages = embedded.timings.stages | stages
+            stages = embedded.stages | stages
         # As W3C's Server Timing has it, in milliseconds.
         timing = ", ".join([f"{name};dur={seconds * 1e3:.2f}" for name, seconds in stages.items()])
         yield b"x-request-id", self._exchange.id.encode()
@@ -134,7 +134,7 @@ def _line(method: str, route: str, status: int, seconds: float, exchange: Exchan
     if (embedded := exchange.embedded) is not None:
         line["texts"] = len(embedded.items)
         line["tokens"] = embedded.tokens
-        line |= {f"{stage}_ms": round(seconds * 1e3, 2) for stage, seconds in embedded.timings.stages.items()}
+        line |= {f"{stage}_ms": round(seconds * 1e3, 2) for stage, seconds in embedded.stages.items()}
     if exchange.error_code is not None:
         line["error"] = exchange.error_code
     if exchange.api_key is not None:

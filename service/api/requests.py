@@ -14,8 +14,8 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
 
+from berth.batching.admission import Limits
 from berth.errors import DeadlineError, InvalidInputError, MalformedError, TooLargeError
-from berth.limits import Limits
 from service.api.errors import ErrorFormat, openai_format
 from service.api.exchange import Exchange
 from service.api.state import State

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from berth.artifact import Artifact, Manifest
+from berth.batching.admission import Limits
 from berth.batching.worker import ModelLane, Worker
 from berth.embedder import Embedded, Embedder
 from berth.errors import ModelNotFoundError, NotReadyError, OverloadedError
 from berth.features import sentence_feature
-from berth.limits import Limits
 from berth.model import Model
 from berth.text.prepared import EncodeOptions
 from berth.text.prompts import prompted

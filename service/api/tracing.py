@@ -77,8 +77,8 @@ class Trace:
     def _add_stages(self, span: Span, embedded: Embedded, offset: int) -> None:
         """Add the stages, one after another; `offset`, in nanoseconds, is from the stages' clock to that of spans."""
         context = trace.set_span_in_context(span, Context())
-        start = embedded.timings.started
-        for stage, seconds in embedded.timings.stages.items():
+        start = embedded.started
+        for stage, seconds in embedded.stages.items():
             end = start + seconds
             child = self._tracer.start_span(stage, context, start_time=offset + int(start * 1e9))
             child.end(offset + int(end * 1e9))

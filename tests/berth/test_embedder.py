@@ -11,6 +11,7 @@ import pytest
 
 from berth.artifact import Artifact
 from berth.backends.cpu.encoder import CpuEncoder
+from berth.batching.admission import Limits
 from berth.batching.queue import Priority
 from berth.batching.run import BatchRun
 from berth.batching.worker import ModelLane, Worker
@@ -24,7 +25,6 @@ from berth.errors import (
     RateLimitError,
     TooLargeError,
 )
-from berth.limits import Limits
 from berth.model import Model
 from berth.text.prepared import EncodeOptions, Item
 from berth.text.tokenizer import Tokenizer
@@ -144,7 +144,8 @@ def test_tokens_are_counted_after_the_cut(artifact: Artifact, tokenizer: Tokeniz
     async def scenario(embedder: Embedder, worker: Worker) -> None:
         embedded = await embed(embedder, ["hello", "hello " * 500, "hello " * 600])
         assert (embedded.tokens, embedded.truncated) == (3 + 256 + 256, 2)
-        assert min(embedded.timings.tokenize, embedded.timings.queue, embedded.timings.encode) >= 0
+        assert min(embedded.stages.values()) >= 0
+        assert list(embedded.stages) == ["tokenize", "queue", "encode"]
 
     play(scenario, artifact, tokenizer, echo)
 
@@ -306,6 +307,35 @@ def test_what_may_not_be_charged_is_not_encoded(artifact: Artifact, tokenizer: T
         assert worker.requests == 0
 
     play(scenario, artifact, tokenizer, echo)
+
+
+def test_what_will_be_refused_is_not_tokenized(
+    artifact: Artifact, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is one thread for it: what the queue has no room for would delay what it has taken."""
+    gate = Gate()
+    chunks: list[int] = []
+    tokenize = tokenizer.encode
+
+    def noted(texts: Sequence[Text], *arguments: Any, **options: Any) -> Any:
+        chunks.append(len(texts))
+        return tokenize(texts, *arguments, **options)
+
+    async def scenario(embedder: Embedder, worker: Worker) -> None:
+        with pytest.raises(InvalidInputError) as error:
+            await embed(embedder, [*(f"hello {number}" for number in range(999)), ""])
+        assert (error.value.param, chunks) == ("input[999]", [])
+        bulk = [asyncio.ensure_future(embed(embedder, [f"{each} {n}" for n in range(150)])) for each in "abc"]
+        await until(lambda: worker.queue.tokens >= 1000)
+        chunks.clear()
+        with pytest.raises(OverloadedError, match="the queue is full"):
+            await embed(embedder, [f"hello {number}" for number in range(999)])
+        assert sum(chunks) < 200, "it stopped as soon as it was known to be bulk"
+        gate.open.set()
+        assert [len(answer.items) for answer in await asyncio.gather(*bulk)] == [150] * 3
+
+    monkeypatch.setattr(tokenizer, "encode", noted)
+    play(scenario, artifact, tokenizer, gate, threads=1, max_queue_tokens=1000)
 
 
 def test_windows_are_not_laid_out_where_the_queue_would_not_take_them(artifact: Artifact, tokenizer: Tokenizer) -> None:

@@ -1,6 +1,7 @@
 """What is read of sentence-transformers' files, and what is refused."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,9 @@ def test_class_paths_of_all_versions_are_known(tmp_path: Path) -> None:
         ({}, {"model_max_length": 256}, 256),
         ({"max_seq_length": None}, {"model_max_length": 1e30}, int(1e30)),
         ({}, {}, None),
+        ({}, {"model_max_length": math.inf}, None),
+        ({}, {"model_max_length": math.nan}, None),
+        ({"max_seq_length": None}, {"model_max_length": -math.inf}, None),
     ],
 )
 def test_the_limit(tmp_path: Path, of_sentences: object, of_tokenizer: object, expected: int | None) -> None:
@@ -202,6 +206,7 @@ def test_a_limit_that_is_none_is_refused(tiny_copy: Path, refused: Callable[...,
             {"prompts": {"a": "b"}, "default_prompt_name": "query"},
             "default_prompt_name 'query' is not among the prompts",
         ),
+        ({"truncate_dim": 16}, "truncate_dim 16 is not implemented; requests have `dimensions`"),
         ({"similarity_fn_name": "jaccard"}, "similarity_fn_name 'jaccard' is not one of cosine, dot, dot_product,"),
     ],
 )

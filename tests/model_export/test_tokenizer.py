@@ -146,6 +146,47 @@ def test_a_vocabulary_of_another_tokenizer_is_refused(tiny_copy: Path, refused: 
     refused(tiny_copy, "vocab.txt: a BertJapaneseTokenizer cannot be built from it")
 
 
+def test_the_tokenizer_class_may_be_in_config_json(tiny_copy: Path, refused: Callable[..., None]) -> None:
+    """There many Japanese checkpoints have it, whose vocabularies look like any other."""
+    config = json.loads((tiny_copy / "config.json").read_text())
+    (tiny_copy / "config.json").write_text(json.dumps(config | {"tokenizer_class": "BertJapaneseTokenizer"}))
+    refused(tiny_copy, "vocab.txt: a BertJapaneseTokenizer cannot be built from it")
+    (tiny_copy / "tokenizer_config.json").write_text('{"tokenizer_class": null}')
+    refused(tiny_copy, "vocab.txt: a BertJapaneseTokenizer cannot be built from it")
+    (tiny_copy / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    _read(tiny_copy, FAMILIES["bert"].network(find_checkpoint(str(tiny_copy)).object("config.json")))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"truncation_side": "left"}, "truncation_side 'left' is not implemented"),
+        ({"split_special_tokens": True}, "split_special_tokens True is not implemented"),
+        ({"additional_special_tokens": "[E1]"}, "the special tokens are not a list of tokens"),
+        ({"additional_special_tokens": 5}, "the special tokens are not a list of tokens"),
+        ({"extra_special_tokens": ["[E1]", 5]}, "the special tokens are not a list of tokens"),
+    ],
+    ids=str,
+)
+def test_what_would_change_the_tokens_and_is_not_implemented_is_refused(
+    tiny_copy: Path, refused: Callable[..., None], config: dict[str, Any], message: str
+) -> None:
+    _config(tiny_copy, config)
+    refused(tiny_copy, f"tokenizer_config.json: {message}")
+
+
+def test_a_special_token_beyond_the_network_is_refused(tiny_copy: Path, refused: Callable[..., None]) -> None:
+    _config(tiny_copy, {"additional_special_tokens": [f"[E{number}]" for number in range(97)]})
+    refused(tiny_copy, "but config.json has vocab_size 97")
+
+
+def test_blank_lines_at_a_vocabularys_end_are_no_tokens(folder: Path, network: Network) -> None:
+    _copy(folder, "vocab.txt")
+    with (folder / "vocab.txt").open("a") as file:
+        file.write("\n\n")
+    assert _read(folder, network).get_vocab_size() == network.vocab_size
+
+
 def test_a_vocabulary_without_special_tokens_is_refused(tiny_copy: Path, refused: Callable[..., None]) -> None:
     (tiny_copy / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\na\n")
     refused(tiny_copy, "vocab.txt: the sep_token [SEP] is not in it")

@@ -18,6 +18,7 @@ TEXTS = [
     "自然语言 処理 한국어 🙂👩‍👩‍👧",
     "tabs\tand\u2028lines\nand\x00controls\x07",
     "[SEP] [MASK] [CLS]",
+    "a [unused5] b[unused5]c [UNUSED5] [unused6]",
     "supercalifragilisticexpialidocious" * 5,
     "",
 ]
@@ -29,6 +30,11 @@ CONFIGS: list[dict[str, Any] | None] = [
     {"do_lower_case": False, "strip_accents": True},
     {"strip_accents": False},
     {"tokenize_chinese_chars": False},
+    {"additional_special_tokens": ["[unused5]", "[unused6]"]},
+    {"extra_special_tokens": ["[unused5]"]},
+    {"extra_special_tokens": {"image_token": "[unused6]"}},
+    {"additional_special_tokens": [{"content": "[unused5]", "lstrip": True, "rstrip": True, "__type": "AddedToken"}]},
+    {"tokenizer_class": None, "truncation_side": "right"},
     {"cls_token": {"content": "[unused1]", "__type": "AddedToken"}, "sep_token": "[unused2]"},
 ]
 

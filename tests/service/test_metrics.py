@@ -4,7 +4,7 @@ from prometheus_client import generate_latest
 
 from berth.artifact import Artifact
 from berth.batching.run import BatchRun
-from berth.embedder import Embedded, Timings
+from berth.embedder import Embedded
 from berth.text.prepared import Item
 from service.metrics import Metrics
 
@@ -31,7 +31,9 @@ def test_request_is_counted_by_route_and_status() -> None:
 def test_texts_are_counted_with_their_stages() -> None:
     metrics = Metrics()
     items = [Item([], tokens, truncated, None) for tokens, truncated in ((3, False), (30, True), (7, False))]
-    embedded = Embedded([*items], items, tokens=40, truncated=1, cached=2, timings=Timings(0.5, 0.25, 2.0))
+    embedded = Embedded(
+        [*items], items, tokens=40, truncated=1, cached=2, stages={"tokenize": 0.5, "queue": 0.25, "encode": 2.0}
+    )
     metrics.count_request("/v1/embeddings", 200, 3.0, embedded)
     assert samples(metrics, "berth_texts_total") == 3
     assert samples(metrics, "berth_tokens_total") == 40

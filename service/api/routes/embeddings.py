@@ -29,7 +29,8 @@ async def embeddings(body: EmbeddingsRequest, request: Request, state: CurrentSt
     bytes.
     """
     model = state.model(body.model)
-    check_dimensions(body.dimensions, model.manifest)
+    if body.dimensions is not None:
+        check_dimensions(body.dimensions, model.manifest)
     media = negotiate(request)
     embedded = await model.embed(
         request,

@@ -147,7 +147,8 @@ RootRequest = Annotated[
 @encoding.post("/embed", summary="One vector a text", responses=responses_of(Rows))
 async def embed(body: EmbedRequest, request: Request, state: CurrentState) -> Response:
     """Encode texts with the model's own pooling."""
-    check_dimensions(body.dimensions, state.model().manifest)
+    if body.dimensions is not None:
+        check_dimensions(body.dimensions, state.model().manifest)
     feature = replace(state.model().sentence_feature, normalize=body.normalize)
     embedded = await _embedded(request, state, body.inputs.texts, body, feature)
     vectors = np.stack([item.vectors[0] for item in embedded.answered])
@@ -208,7 +209,7 @@ async def tokenize(body: TokenizeRequest, state: CurrentState) -> Response:
 async def decode(body: DecodeRequest, state: CurrentState) -> Response:
     """Turn token ids back into texts."""
     engine = state.model().loaded()
-    engine.embedder.check([Text("ids", TokenIds(ids)) for ids in body.ids])
+    engine.embedder.limits.check("ids", [Text("ids", TokenIds(ids)) for ids in body.ids])
 
     def content() -> Response:
         skip = body.skip_special_tokens

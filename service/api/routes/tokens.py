@@ -26,7 +26,7 @@ async def tokenize(body: TokenizeRequest, state: CurrentState) -> Response:
 async def detokenize(body: DetokenizeRequest, state: CurrentState) -> Response:
     """Turn token ids back into texts, as far as the vocabulary keeps them: case and spacing may be lost."""
     engine = state.model().loaded()
-    engine.embedder.check([Text(f"ids[{index}]", TokenIds(ids)) for index, ids in enumerate(body.ids)])
+    engine.embedder.limits.check("ids", [Text(f"ids[{index}]", TokenIds(ids)) for index, ids in enumerate(body.ids)])
 
     def content() -> Response:
         texts = [

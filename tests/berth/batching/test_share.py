@@ -2,7 +2,7 @@
 
 import pytest
 
-from berth.batching.share import MOST_OWED, PATIENCE, BulkShare
+from berth.batching.share import LEAST_OWED, MOST_OWED, PATIENCE, BulkShare
 
 A, B = 1, 2
 
@@ -54,13 +54,23 @@ def test_bulk_that_has_had_its_share_is_not_waited_for() -> None:
     assert cores.hold() == 0, "0.02 of 0.06 s is a third"
 
 
+def test_a_little_is_not_waited_for_until_it_is_more() -> None:
+    """A batch that has just begun while the event loop was busy is owed a little, and catches up by itself."""
+    cores = Cores(0.5)
+    cores.begin()
+    cores.pass_(1.8 * LEAST_OWED)
+    assert cores.hold() == 0
+    cores.pass_(0.4 * LEAST_OWED)
+    assert cores.hold() == pytest.approx(2.2 * LEAST_OWED), "then all of it"
+
+
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
 def test_a_short_batch_waits_until_bulk_has_caught_up(share: float) -> None:
     cores = Cores(share)
     cores.begin()
-    cores.pass_(0.01)
+    cores.pass_(0.1)
     hold = cores.hold()
-    assert hold == pytest.approx(share * 0.01 / (1 - share))
+    assert hold == pytest.approx(share * 0.1 / (1 - share))
     cores.pass_(hold / 2, a=hold / 2)
     assert cores.hold() == pytest.approx(hold / 2)
     cores.pass_(hold / 2, a=hold / 2 + 1e-9)

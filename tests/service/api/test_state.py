@@ -6,9 +6,9 @@ from typing import Any, cast
 import pytest
 
 from berth.artifact import Artifact
+from berth.batching.admission import Limits
 from berth.batching.worker import Worker
 from berth.errors import ModelNotFoundError, NotReadyError
-from berth.limits import Limits
 from berth.types import Pooling, ResolvedFeature
 from service.api.state import Engine, ServedModel, State
 from service.metrics import Metrics
