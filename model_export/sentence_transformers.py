@@ -150,7 +150,8 @@ def _check_normalize(module: Checkpoint) -> None:
 def _max_tokens(encoder: Checkpoint) -> int | None:
     # The tokenizer's own figure counts only where sentence-transformers gives none. Since version 5 that is where it
     # keeps the limit; in older checkpoints the tokenizer's is the base model's, and too large.
-    for file, key in ((OF_THE_ENCODER, "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+    for key in ("max_seq_length", "model_max_length", "max_len"):
+        file = OF_THE_ENCODER if key == "max_seq_length" else "tokenizer_config.json"
         limit = encoder.object(file).get(key)
         if limit is None or (isinstance(limit, float) and not math.isfinite(limit)):  # Infinity and NaN: none
             continue

@@ -12,6 +12,7 @@ from model_export.checkpoint import SAFETENSORS, Checkpoint
 from model_export.errors import ExportError
 
 INDEX = f"{SAFETENSORS}.index.json"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 FLOATS = ("F32", "F16", "BF16")
 
 
@@ -26,6 +27,8 @@ class Tensors:
                 self._files[path] = safe_open(path, framework="np")
                 names = list(self._files[path].keys())
             except (SafetensorError, OSError) as error:
+                if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(LFS_POINTER):
+                    raise ExportError(f"{path}: a Git LFS pointer, not the weights; run: git lfs pull") from error
                 raise ExportError(f"{path}: not a readable safetensors file: {error}") from error
             for name in names:
                 if name in self._paths:

@@ -20,10 +20,8 @@ SPECIAL_TOKENS = {
     "mask_token": "[MASK]",
 }
 BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast")
-WAYS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
+WAYS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": True}
 """How a token is matched that is written as an object and does not say so."""
-USUAL = {"truncation_side": "right", "split_special_tokens": False}
-"""Fields of `tokenizer_config.json` of which one value is implemented."""
 SAVE_IT = "load and save it with transformers to get a tokenizer.json"
 
 logger = logging.getLogger(__name__)
@@ -37,9 +35,6 @@ def read_tokenizer(checkpoint: Checkpoint, network: Network, lower_case: bool) -
     config = checkpoint.object("special_tokens_map.json") | checkpoint.object("tokenizer_config.json")
     kinds = (each.get("tokenizer_class") for each in (config, checkpoint.object("config.json")))  # as in transformers
     config["tokenizer_class"] = next(filter(None, kinds), BERT_CLASSES[0])
-    for field, usual in USUAL.items():
-        if (value := config.get(field)) not in (usual, None):
-            raise ExportError(f"{checkpoint.folder / 'tokenizer_config.json'}: {field} {value!r} is not implemented")
     if path := checkpoint.file("tokenizer.json"):
         tokenizer = _from_json(path, config)
     elif path := checkpoint.file("vocab.txt"):
@@ -48,9 +43,12 @@ def read_tokenizer(checkpoint: Checkpoint, network: Network, lower_case: bool) -
         tokenizer = _from_vocabulary(path, config)
     else:
         raise ExportError(f"{checkpoint.folder}: there is neither tokenizer.json nor vocab.txt; {SAVE_IT}")
+    side = config.get("truncation_side") or (tokenizer.truncation or {}).get("direction", "right")
+    if side != "right":
+        raise ExportError(f"{checkpoint.folder}: the tokenizer's truncation_side {side!r} is not implemented")
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    tokenizer.add_special_tokens(_extra_tokens(checkpoint, config))
+    tokenizer.add_tokens(_extra_tokens(checkpoint, config, tokenizer))
     if lower_case:
         rest = [tokenizer.normalizer] if tokenizer.normalizer else []
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
@@ -59,33 +57,34 @@ def read_tokenizer(checkpoint: Checkpoint, network: Network, lower_case: bool) -
     return _with_known_types(tokenizer, network, path)
 
 
-def _extra_tokens(checkpoint: Checkpoint, config: dict[str, Any]) -> list[AddedToken]:
-    """List the special tokens of the model's own, under either of transformers' names for them."""
-    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
-    tokens = [*extra.values()] if isinstance(extra, dict) else extra
-    if not isinstance(tokens, list) or not all(isinstance(token, str | dict) for token in tokens):
+def _extra_tokens(checkpoint: Checkpoint, config: dict[str, Any], tokenizer: Tokenizer) -> list[AddedToken]:
+    """List the model's own tokens, under all of transformers' names for them, that the tokenizer does not have yet."""
+    names = ("added_tokens_decoder", "extra_special_tokens", "additional_special_tokens")
+    decoder, extra, listed = (_values(config.get(name) or []) for name in names)
+    tokens = [*decoder, *extra, *([] if extra and isinstance(config["extra_special_tokens"], list) else listed)]
+    if not all(isinstance(token, str | dict) for token in tokens):
         raise ExportError(f"{checkpoint.folder / 'tokenizer_config.json'}: the special tokens are not a list of tokens")
-    ways = [token if isinstance(token, dict) else {"normalized": False} for token in tokens]
-    return [
-        AddedToken(_text(token), **{key: bool(way.get(key, usual)) for key, usual in WAYS.items()})
-        for token, way in zip(tokens, ways, strict=True)
-    ]
+    named = [value for key, value in config.items() if key.endswith("_token") and isinstance(value, str | dict)]
+    tokens += [token for token in named if tokenizer.token_to_id(_text(token)) is not None]
+    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    new = [token if isinstance(token, dict) else {"content": token, "normalized": False} for token in tokens]
+    ways = [(_text(token), {key: bool(token.get(key, usual)) for key, usual in WAYS.items()}) for token in new]
+    return [AddedToken(text, **way) for text, way in ways if text not in known]
+
+
+def _values(tokens: Any) -> list[Any]:
+    return [*tokens.values()] if isinstance(tokens, dict) else tokens if isinstance(tokens, list) else [tokens]
 
 
 def _from_json(path: Path, config: dict[str, Any]) -> Tokenizer:
     try:
         content = json.loads(path.read_bytes())
-        _follow_config(content, config)
+        normalizer = content.get("normalizer") or {}
+        if normalizer.get("type") == "BertNormalizer" and config["tokenizer_class"] in BERT_CLASSES:
+            normalizer |= _normalizer_options(config)  # which overrule it in transformers, defaults included
         return Tokenizer.from_str(json.dumps(content))
     except Exception as error:  # the tokenizers library raises this class itself
         raise ExportError(f"{path}: not a readable tokenizer: {error}") from error
-
-
-def _follow_config(content: dict[str, Any], config: dict[str, Any]) -> None:
-    """Let `tokenizer_config.json` overrule a BERT normalizer, as it does in transformers, its defaults included."""
-    normalizer = content.get("normalizer") or {}
-    if normalizer.get("type") == "BertNormalizer" and config["tokenizer_class"] in BERT_CLASSES:
-        normalizer |= _normalizer_options(config)
 
 
 def _from_vocabulary(path: Path, config: dict[str, Any]) -> Tokenizer:
@@ -97,7 +96,7 @@ def _from_vocabulary(path: Path, config: dict[str, Any]) -> Tokenizer:
         lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except UnicodeDecodeError as error:
         raise ExportError(f"{path}: {error}") from error
-    vocabulary = {token: number for number, token in enumerate(lines)}
+    vocabulary = {token.rstrip(): number for number, token in enumerate(lines)}
     special = {role: _text(config.get(role) or token) for role, token in SPECIAL_TOKENS.items()}
     for role in ("unk_token", "sep_token", "cls_token"):
         if special[role] not in vocabulary:

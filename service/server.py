@@ -44,8 +44,9 @@ TICKS_BETWEEN_CHECKS = 5
 COLLECT_AFTER = 50_000
 """New objects between two collections, each of which takes some 20 ms."""
 
-M_ARENA_MAX, ARENAS = -8, 2
-"""glibc's parameter (malloc.h), and arenas for all threads: one a thread takes 10 MiB more (docs/performance.md)."""
+MALLOC = {-8: 2, -3: 1 << 20, -1: 4 << 20}
+"""glibc's M_ARENA_MAX, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD (malloc.h). By default each thread keeps free memory, and
+more of it after each large request; with these it is 10 MiB less, and level (docs/performance.md)."""
 
 SECURITY_HEADERS = [
     ("x-content-type-options", "nosniff"),
@@ -73,7 +74,8 @@ def serve(settings: Settings, load_model: LoadModel = Model.load) -> int:
     server = Server(app, settings, metrics_socket)
     _spare_collections()
     if platform.libc_ver()[0] == "glibc" and "MALLOC_ARENA_MAX" not in os.environ:
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
+        for parameter, value in MALLOC.items():
+            ctypes.CDLL(None).mallopt(parameter, value)
     try:
         server.run()
     except SystemExit:  # a port could not be opened; it was said why, and uvicorn has a status of its own for it

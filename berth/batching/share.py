@@ -42,11 +42,11 @@ class BulkShare:
             self._owed = min(MOST_OWED, max(0.0, self._owed + self._behind(thread, now)))
             del self._running[thread]
 
-    def hold(self, now: float) -> float:
-        """Give the seconds that the next short batch is to wait, to be asked again then; 0 where it is to begin."""
+    def hold(self, now: float, *, waiting: bool = True) -> float:
+        """Give the seconds that a short batch that waits is to wait, to be asked again then; 0 where it is to begin."""
         owed = min(MOST_OWED, self._owed + sum(self._behind(thread, now) for thread in self._running))
-        if not self._running or owed < (LEAST_OWED if self._until == math.inf else SETTLED):
-            self._until = math.inf
+        if not waiting or not self._running or owed < (LEAST_OWED if self._until == math.inf else SETTLED):
+            self._until, self._owed = math.inf, self._owed if self._running else 0.0
             return 0.0
         seconds = owed / (1 - self._share) / min(self._cores, len(self._running))  # at what bulk gains alone
         self._until = min(self._until, now + PATIENCE * seconds)

@@ -233,7 +233,8 @@ class Worker:
         with self._lock:
             while device not in self._lost or len(self._lost) == self._devices:
                 now = time.perf_counter()
-                if hold := self._hold(priority, now):
+                waiting = self.queue.waiting[priority].sequences > 0 and not self._stopping
+                if priority is Priority.SHORT and (hold := self._share.hold(now, waiting=waiting)):
                     since = min(since, now)
                     self._changed[priority].wait(hold)
                     continue
@@ -245,12 +246,6 @@ class Worker:
                 since = math.inf  # another thread has taken what was held
                 self._changed[priority].wait()
             return [], 0.0
-
-    def _hold(self, priority: Priority, now: float) -> float:  # with the lock held
-        """Give the seconds that the next batch is to wait for bulk to have its share."""
-        if priority is Priority.BULK or self._stopping or not self.queue.waiting[priority].sequences:
-            return 0.0
-        return self._share.hold(now)
 
     def _wake_all(self) -> None:  # with the lock held
         for changed in self._changed.values():

@@ -325,8 +325,11 @@ def test_what_will_be_refused_is_not_tokenized(
         with pytest.raises(InvalidInputError) as error:
             await embed(embedder, [*(f"hello {number}" for number in range(999)), ""])
         assert (error.value.param, chunks) == ("input[999]", [])
-        bulk = [asyncio.ensure_future(embed(embedder, [f"{each} {n}" for n in range(150)])) for each in "abc"]
-        await until(lambda: worker.queue.tokens >= 1000)
+        bulk = []
+        for each in "abc":  # one after the other: the last one is taken while there is a little room
+            bulk.append(asyncio.ensure_future(embed(embedder, [f"{each} {number}" for number in range(150)])))
+            await until(lambda: worker.requests == len(bulk))
+        assert worker.queue.tokens >= 1000
         chunks.clear()
         with pytest.raises(OverloadedError, match="the queue is full"):
             await embed(embedder, [f"hello {number}" for number in range(999)])

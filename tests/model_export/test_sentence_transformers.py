@@ -136,6 +136,8 @@ def test_class_paths_of_all_versions_are_known(tmp_path: Path) -> None:
         ({"max_seq_length": None}, {"model_max_length": 1e30}, int(1e30)),
         ({}, {}, None),
         ({}, {"model_max_length": math.inf}, None),
+        ({}, {"max_len": 128}, 128),
+        ({}, {"model_max_length": 64, "max_len": 128}, 64),
         ({}, {"model_max_length": math.nan}, None),
         ({"max_seq_length": None}, {"model_max_length": -math.inf}, None),
     ],

@@ -63,6 +63,12 @@ def test_a_corrupt_file_is_refused(
     refused(tiny_copy, f"{file}: not a readable safetensors file: ")
 
 
+def test_what_git_has_not_fetched_is_said(tiny_copy: Path, refused: Callable[..., None]) -> None:
+    file = tiny_copy / "model.safetensors"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90868376\n")
+    refused(tiny_copy, f"{file}: a Git LFS pointer, not the weights; run: git lfs pull")
+
+
 def test_a_pickle_is_refused_with_the_cure(tiny_copy: Path, refused: Callable[..., None]) -> None:
     (tiny_copy / "model.safetensors").rename(tiny_copy / "pytorch_model.bin")
     refused(tiny_copy, "there is no model.safetensors, and a pickle (pytorch_model.bin) is never read; convert it: ")

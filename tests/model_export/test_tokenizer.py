@@ -160,11 +160,11 @@ def test_the_tokenizer_class_may_be_in_config_json(tiny_copy: Path, refused: Cal
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"truncation_side": "left"}, "truncation_side 'left' is not implemented"),
-        ({"split_special_tokens": True}, "split_special_tokens True is not implemented"),
-        ({"additional_special_tokens": "[E1]"}, "the special tokens are not a list of tokens"),
+        ({"truncation_side": "left"}, "the tokenizer's truncation_side 'left' is not implemented"),
         ({"additional_special_tokens": 5}, "the special tokens are not a list of tokens"),
         ({"extra_special_tokens": ["[E1]", 5]}, "the special tokens are not a list of tokens"),
+        ({"added_tokens_decoder": {"6": 5}}, "the special tokens are not a list of tokens"),
+        ({"added_tokens_decoder": [6]}, "the special tokens are not a list of tokens"),
     ],
     ids=str,
 )
@@ -172,7 +172,28 @@ def test_what_would_change_the_tokens_and_is_not_implemented_is_refused(
     tiny_copy: Path, refused: Callable[..., None], config: dict[str, Any], message: str
 ) -> None:
     _config(tiny_copy, config)
-    refused(tiny_copy, f"tokenizer_config.json: {message}")
+    refused(tiny_copy, message)
+
+
+def test_what_tokenizer_json_says_of_a_token_stays(folder: Path, network: Network) -> None:
+    _copy(folder, "tokenizer.json")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    flags = {"single_word": True, "lstrip": False, "rstrip": False, "normalized": True, "special": True}
+    content["added_tokens"].append({"id": 6, "content": "[unused5]", **flags})
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    _config(folder, {"additional_special_tokens": ["[unused5]"]})
+    tokens = _read(folder, network).encode("a [UNUSED5] b[unused5]").tokens
+    assert tokens[:4] == ["[CLS]", "a", "[unused5]", "b"]
+    assert tokens.count("[unused5]") == 1, "it is a single word"
+
+
+def test_a_left_side_that_tokenizer_json_alone_tells_is_refused(
+    tiny_copy: Path, tiny_artifact: Path, refused: Callable[..., None]
+) -> None:
+    content = json.loads((tiny_artifact / "tokenizer.json").read_text())
+    content["truncation"] = {"direction": "Left", "max_length": 16, "strategy": "LongestFirst", "stride": 0}
+    (tiny_copy / "tokenizer.json").write_text(json.dumps(content))
+    refused(tiny_copy, "truncation_side 'left' is not implemented")
 
 
 def test_a_special_token_beyond_the_network_is_refused(tiny_copy: Path, refused: Callable[..., None]) -> None:

@@ -34,6 +34,10 @@ CONFIGS: list[dict[str, Any] | None] = [
     {"extra_special_tokens": ["[unused5]"]},
     {"extra_special_tokens": {"image_token": "[unused6]"}},
     {"additional_special_tokens": [{"content": "[unused5]", "lstrip": True, "rstrip": True, "__type": "AddedToken"}]},
+    {"additional_special_tokens": ["[unused5]"], "extra_special_tokens": ["[unused6]"]},
+    {"additional_special_tokens": ["[unused5]"], "extra_special_tokens": {"image_token": "[unused6]"}},
+    {"added_tokens_decoder": {"6": {"content": "[unused5]", "special": True, "normalized": False}}},
+    {"eos_token": "[unused5]"},
     {"tokenizer_class": None, "truncation_side": "right"},
     {"cls_token": {"content": "[unused1]", "__type": "AddedToken"}, "sep_token": "[unused2]"},
 ]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from berth.batching.queue import Priority
+from berth.batching.run import BatchRun
 from berth.batching.worker import NICENESS, ModelLane, Worker
 from berth.contract import FakeEncoder
 from berth.types import TokenSequence, Vectors
@@ -130,26 +131,25 @@ def test_a_short_batch_waits_until_bulk_has_had_its_share(make_sequences: MakeSe
 def test_a_thread_that_waited_for_nothing_does_not_count_its_idle_time(make_sequences: MakeSequences) -> None:
     """Two hold a batch back and one takes it: until the other has the next, there may be an hour."""
     gate = GateOf(BUDGET)
-    rates: list[float] = []
+    runs: list[BatchRun] = []
 
     async def scenario(worker: Worker, lane: ModelLane) -> None:
-        worker.admission.observe = lambda _, rate, **__: rates.append(rate)  # type: ignore[method-assign]
         bulk = asyncio.ensure_future(worker.run(lane, make_sequences([BUDGET] * 2)))
         await entered(gate)
         await asyncio.sleep(0.02)
-        await asyncio.gather(*(worker.run(lane, make_sequences([4])) for _ in range(8)))
+        await asyncio.gather(*(worker.run(lane, make_sequences([4])) for _ in range(4)))
         gate.open.set()
         await bulk
-        idle = 0.5
-        await asyncio.sleep(idle)
-        rates.clear()
-        lane.backends = [FakeEncoder(gate_of_two := Pair())]
+        await until(lambda: len(runs) == 3)
+        assert max(run.held for run in runs) > 0
+        runs.clear()
+        lane.backends = [FakeEncoder(pair := Pair())]
         await asyncio.gather(*(worker.run(lane, make_sequences([length])) for length in (BUDGET - 1, BUDGET - 2)))
-        assert gate_of_two.met, "both threads had a batch"
-        assert len(rates) == 2
-        assert max(rates) * (BUDGET - 2) * 2 < idle, "which took a few milliseconds"
+        await until(lambda: len(runs) == 2)
+        assert pair.met, "both threads had a batch"
+        assert [run.held for run in runs] == [0, 0]
 
-    play(scenario, gate, threads=2, max_batch_tokens=BUDGET, bulk_share=0.5)
+    play(scenario, gate, threads=2, max_batch_tokens=BUDGET, bulk_share=0.5, on_batch=runs.append)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bulk has a share on Linux alone")

@@ -157,6 +157,28 @@ def test_it_waits_no_longer_for_being_asked_more_often() -> None:
     assert cores.now - start == pytest.approx(PATIENCE * MOST_OWED / 0.7, abs=0.002)
 
 
+def test_a_short_batch_that_left_leaves_nothing_for_the_next() -> None:
+    """Its caller hung up; the next one has not waited yet, and bulk is owed as much as before."""
+    cores = Cores(0.5)
+    cores.begin()
+    cores.pass_(0.02)
+    hold = cores.hold()
+    assert hold > 0
+    assert cores.share.hold(cores.now, waiting=False) == 0
+    cores.pass_(PATIENCE * hold + 0.01)
+    assert cores.hold() > hold
+
+
+def test_what_was_owed_goes_with_bulk() -> None:
+    cores = Cores(0.5)
+    cores.begin()
+    cores.pass_(0.05)
+    cores.end()
+    assert cores.hold() == 0, "none runs"
+    cores.begin()
+    assert cores.hold() == 0
+
+
 def test_a_hold_that_ended_with_its_bulk_leaves_nothing_for_the_next() -> None:
     """Else the next one would count as having waited long enough already."""
     cores = Cores(0.5)
