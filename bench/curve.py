@@ -46,11 +46,12 @@ def curve(points: Sequence[Point]) -> str:
         ]
     line = "L".join(f"{x(point.rate):.1f} {y(point.milliseconds):.1f}" for point in points)
     parts.append(f'<path class="line" d="M{line}"/>')
-    for point in points:
+    for number, point in enumerate(points):
+        aside = 18 if number % 2 else -8  # below and above in turns: two may be near each other
         place = x(point.rate), y(point.milliseconds)
         parts += [
             f'<circle class="ours" cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="4"/>',
-            f'<text class="head" x="{place[0] + 8:.1f}" y="{place[1] - 8:.1f}">{escape(point.label)}</text>',
+            f'<text class="head" x="{place[0] + 8:.1f}" y="{place[1] + aside:.1f}">{escape(point.label)}</text>',
         ]
     style = STYLE + ".grid{stroke:#9db4bf;stroke-opacity:.4}.line{stroke:#0b6478;fill:none;stroke-width:2}"
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
