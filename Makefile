@@ -36,7 +36,7 @@ test-slow: .venv-test/.installed ## run the rest: parity with torch, faults, fuz
 	$(TEST) -m pytest -m slow $(ARGS)
 
 .PHONY: faults
-faults: .venv-test/.installed ## let everything fail that can, more often than `make test` does
+faults: .venv-test/.installed ## let everything fail that can, more often than `make test-slow` does
 	FAULTS_LEAVING=10000 $(TEST) -m pytest tests/faults $(ARGS)
 
 .PHONY: fuzz

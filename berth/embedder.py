@@ -1,7 +1,6 @@
 """The one way from texts to vectors: every route comes through `Embedder.embed`."""
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -108,8 +107,9 @@ class Embedder:
         """Tokenize the inputs; a bad one is its error, or the request's where errors are not to be reported."""
         self.limits.check(_field(texts[0]), texts, report=options.report)
         inputs: list[PreparedText | InvalidInputError] = []
-        multiplied = options.truncation.window or options.truncation.stride
-        tokens, size = 0, math.inf if multiplied else _size(texts)  # a short text may have a thousand windows
+        tokens, size, cut = 0, _size(texts), options.truncation
+        if options.windowed:  # which repeat what they overlap in
+            size = size * cut.window // cut.stride
         for chunk in _chunks(texts):
             if tokens > self._lane.max_batch_tokens:
                 self._worker.admission.check_bulk(tokens)
@@ -159,7 +159,7 @@ class Embedder:
     def _tables(self, texts: Sequence[Text], *, add_special_tokens: bool) -> list[list[Token]]:
         return [self._tokenizer.tokens(text, add_special_tokens=add_special_tokens) for text in texts]
 
-    async def _off_loop(self, size: float, function: Callable[[], T]) -> T:
+    async def _off_loop(self, size: int, function: Callable[[], T]) -> T:
         """Call a function in the tokenizer's thread, or here where `size`, the whole request's, is small.
 
         The size of one chunk would not do: small chunks called here one after the other would block the event loop.

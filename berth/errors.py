@@ -1,7 +1,7 @@
 """What can go wrong; `service/api/errors.py` maps it to HTTP.
 
 `ArtifactError`, `DeviceError` and `ExportFailedError` stop a start. `OutOfMemoryError` has a batch tried again in
-halves; `DeviceLostError` ends the process, for whoever started it to start another.
+halves; `DeviceLostError` takes its device out of use, and ends the service for whoever started it to start another.
 """
 
 

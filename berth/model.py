@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Self
 
 from berth.artifact import Artifact, Manifest
+from berth.backends.cpu.encoder import open_cpu_encoder
+from berth.backends.cuda.encoder import open_cuda_encoder
 from berth.backends.warmup import warm_up
 from berth.contract import Backend
 from berth.errors import EncoderError
@@ -31,12 +33,8 @@ class Model:
         """
         backends: list[Backend]
         if artifact.manifest.target == "cuda":
-            from berth.backends.cuda.encoder import open_cuda_encoder  # noqa: PLC0415  # one target's code is loaded
-
             backends = [open_cuda_encoder(artifact, index, gpu_memory_limit) for index in gpus or (0,)]
         else:
-            from berth.backends.cpu.encoder import open_cpu_encoder  # noqa: PLC0415
-
             backends = [open_cpu_encoder(artifact)]
         return cls(artifact.manifest, open_tokenizer(artifact), backends)
 

@@ -1,4 +1,4 @@
-"""The nouns that tokenizer, scheduler, encoder and embedder hand to each other."""
+"""The nouns that tokenizer, queue, encoder and embedder hand to each other."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -137,7 +137,7 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenSequence:
-    """The least that can be scheduled: one encoding and the features requested of it."""
+    """The least that can be queued: one encoding and the features requested of it."""
 
     encoding: Encoding
     features: tuple[ResolvedFeature, ...]

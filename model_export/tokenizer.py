@@ -20,8 +20,8 @@ SPECIAL_TOKENS = {
     "mask_token": "[MASK]",
 }
 BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast")
-WAYS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": True}
-"""How a token is matched that is written as an object and does not say so."""
+TOKEN_DEFAULTS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": True}
+"""AddedToken's options, where a token that is written as an object leaves one out."""
 SAVE_IT = "load and save it with transformers to get a tokenizer.json"
 
 logger = logging.getLogger(__name__)
@@ -68,8 +68,9 @@ def _extra_tokens(checkpoint: Checkpoint, config: dict[str, Any], tokenizer: Tok
     tokens += [token for token in named if tokenizer.token_to_id(_text(token)) is not None]
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     new = [token if isinstance(token, dict) else {"content": token, "normalized": False} for token in tokens]
-    ways = [(_text(token), {key: bool(token.get(key, usual)) for key, usual in WAYS.items()}) for token in new]
-    return [AddedToken(text, **way) for text, way in ways if text not in known]
+    usual = TOKEN_DEFAULTS.items()
+    options = [(_text(token), {key: bool(token.get(key, value)) for key, value in usual}) for token in new]
+    return [AddedToken(text, **each) for text, each in options if text not in known]
 
 
 def _values(tokens: Any) -> list[Any]:

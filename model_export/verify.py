@@ -9,7 +9,7 @@ import onnxruntime
 from berth.artifact import EXACT_PRODUCTS, GRAPH, SLOW_FUSIONS, Precision
 from berth.backends.cpu.packing import Feeds, pack
 from berth.types import Float32Array
-from model_export.comparison import Batch, Expected, compare, differences, expected_outputs
+from model_export.comparison import Batch, compare, differences, expected_outputs
 from model_export.errors import ExportError
 
 LIMITS: dict[Precision, float] = {"fp32": 5e-5, "int8": 0.5}
@@ -42,7 +42,7 @@ GOLDEN_LAYERS: dict[Precision, int | None] = {"fp32": None, "fp16": None, "int8"
 
 
 def probe_tolerance(precision: Precision, figures: Mapping[str, float]) -> float:
-    """Say how far off a golden vector's vector may be, given what the verification measured."""
+    """Say how far a device's vector may be off a golden vector, given what the verification measured."""
     tolerance = GOLDEN_TOLERANCES[precision]
     return max(tolerance, GOLDEN_ROOM * figures["max_pooled_difference"]) if precision == "fp16" else tolerance
 
@@ -69,23 +69,17 @@ def verify_rounded(folder: Path, batches: Sequence[Batch], heads: int) -> dict[s
 
 
 def verify(folder: Path, batches: Sequence[Batch], heads: int, precision: Precision) -> dict[str, float]:
-    """Run the graphs, compare every output, and give the figures; raise `ExportError` where they are too far off."""
-    compared = _compare(
-        folder / GRAPH,
-        [(pack(encodings, heads), expected_outputs(states)) for encodings, states in batches],
-        precision,
-    )
+    """Run the graph, compare every output, and give the figures; raise `ExportError` where they are too far off."""
+    session = _open(folder / GRAPH)
+    compared = [
+        compare(_run(session, pack(encodings, heads)), expected_outputs(states), LIMITS[precision], precision)
+        for encodings, states in batches
+    ]
     return {
         "max_relative_difference": max(error for error, _ in compared),
         "min_cosine": min(cosine for _, cosine in compared),
         "texts": sum(len(encodings) for encodings, _ in batches),
     }
-
-
-def _compare(graph: Path, runs: Sequence[tuple[Feeds, Expected]], precision: Precision) -> list[tuple[float, float]]:
-    """Run a graph, which is in memory no longer than that; gives what `compare` does."""
-    session = _open(graph)
-    return [compare(_run(session, feeds), expected, LIMITS[precision], precision) for feeds, expected in runs]
 
 
 def _open(graph: Path) -> onnxruntime.InferenceSession:

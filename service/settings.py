@@ -10,11 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from berth.artifact import Precision
 from berth.batching.share import MOST_SHARE
 from berth.errors import DeviceError
 from berth.models import CACHE_DIR, DEFAULT_MODEL
 from berth.placement import DEVICES, indices
 from service.keys import Key, read_key_file, read_keys
+from service.logs import Format
 
 PREFIX = "BERTH_"
 REMOVED = {
@@ -55,7 +57,7 @@ class Settings(BaseSettings):
     device: str = Field(
         "auto", description="where the encoder runs: auto, cpu, cuda (the first GPU), cuda:1, or several as cuda:0,1"
     )
-    precision: Literal["fp32", "fp16", "int8"] | None = Field(
+    precision: Precision | None = Field(
         None, description="precision of weights and matrix products; by default fp32 on the CPU, fp16 on a GPU"
     )
     gpu_memory_limit: int | None = Field(
@@ -116,7 +118,7 @@ class Settings(BaseSettings):
     cors_origins: Annotated[list[str], NoDecode] = Field(
         [], description="web pages' origins whose scripts may call, as in https://a.example,https://b.example, or *"
     )
-    log_format: Literal["text", "json"] = Field("text", description="how a line of the log is written")
+    log_format: Format = Field("text", description="how a line of the log is written")
     tracing: Literal["off", "otlp"] = Field("off", description="send OpenTelemetry spans where OTEL_ variables say")
     encode_pooling: Literal["cls", "mean", "max", "mean_max", "last", "weighted_mean", "pooler"] = Field(
         "mean", description="pooling of bert-as-service's route /encode"

@@ -27,9 +27,11 @@ from berth.errors import EncoderError, NotReadyError
 from berth.types import TokenSequence
 
 NICENESS = {Priority.SHORT: 3, Priority.BULK: 13}
-"""Added to the process's niceness, for the threads of a priority. Where they compete for a core, the event loop, which
-must be quick to turn away what is too much, has twice the share of short requests, and those nine times bulk's. It does
-not help with the interpreter's lock: a thread that holds it is waited for, whatever its niceness."""
+"""Added to the process's niceness, for the threads of a priority. A short request every 100 ms beside bulk has 1.2 x
+the p95 that it has alone, without niceness 1.9, and 7.2 with one set of threads for both (bench/RESULTS.md, The dial).
+Where they compete for a core, the event loop, which must be quick to turn away what is too much, has twice the share of
+short requests, and those nine times bulk's. It does not help with the interpreter's lock: a thread that holds it is
+waited for, whatever its niceness."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,8 +96,8 @@ class PreparedText:
 def prepare(name: str, options: EncodeOptions, tokenized: Tokenized, max_tokens: int) -> PreparedText:
     """Prepare a tokenized input; raises `InvalidInputError` where nothing of it is left to pool."""
     encoding, features = tokenized.encoding, options.features
-    excluding = encoding.special is not None and any(feature.exclude_special for feature in features)
-    if excluding and encoding.special is not None and encoding.special.all():
+    special = encoding.special
+    if special is not None and special.all() and any(feature.exclude_special for feature in features):
         raise InvalidInputError(name, "has special tokens only, and `exclude_special` leaves nothing of them")
     if options.windowed:
         windows = split(encoding, options.truncation, max_tokens)

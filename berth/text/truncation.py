@@ -50,7 +50,7 @@ class Truncation:
     combine: Combine = Combine.MEAN
 
 
-CUTS = {cut.value: Truncation(cut) for cut in Cut}
+CUTS = {cut.value: Truncation(cut) for cut in Cut if cut is not Cut.WINDOW}
 """The truncations that a name alone says."""
 
 
@@ -61,7 +61,7 @@ def truncation_of(value: str | Mapping[str, object], max_tokens: int) -> Truncat
     its fields optional. Raises `InvalidInputError`, which names the field and the limit.
     """
     if isinstance(value, str):
-        if value not in CUTS or value == Cut.WINDOW:
+        if value not in CUTS:
             raise InvalidInputError("truncate", f"{value!r} is none of end, start, middle, error")
         return CUTS[value]
     if not isinstance(value, Mapping):  # a library's caller may hand over anything

@@ -105,10 +105,10 @@ def create_app(
     )
     app.state.berth = state
     add_error_handlers(app)
-    routers = (*ROUTERS, *([service.figures] if settings.metrics_port is None else []))
+    routers = (*ROUTERS, *([service.metrics_router] if settings.metrics_port is None else []))
     for router in routers:
         # For the documentation, where a key can then be entered; it is `Auth` that asks for one.
-        is_open = router is service.health or (router is service.figures and settings.metrics_access == "open")
+        is_open = router is service.health or (router is service.metrics_router and settings.metrics_access == "open")
         key = [Depends(HTTPBearer(auto_error=False))] if settings.api_keys and not is_open else []
         app.include_router(
             router, dependencies=key, responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
@@ -157,7 +157,7 @@ def create_metrics_app(state: State) -> FastAPI:
     app.state.berth = state
     add_error_handlers(app)
     app.include_router(service.health)
-    app.include_router(service.figures)
+    app.include_router(service.metrics_router)
     app.add_middleware(Observe, state=state)
     return app
 

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from berth.artifact import Manifest
-from berth.features import Feature
+from berth.features import MAX_WEIGHT, Feature
 from berth.text.truncation import Combine
 from berth.types import Pooling, ResolvedFeature, SplitText, Text, TextPair, TokenIds
 
@@ -224,8 +224,7 @@ class WindowCut(Native):
     combine: Combine = Combine.MEAN
 
 
-# Bounded, so that a sum of hidden states cannot overflow.
-Weight = Annotated[float, Strict(), Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Weight = Annotated[float, Strict(), Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False)]
 
 
 class LayerWeights(Native):

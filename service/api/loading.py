@@ -72,10 +72,13 @@ async def calibrate(state: State, served: ServedModel, engine: Engine) -> None:
     file = _calibration(state, served)
     if file.read() is not None:
         return
+    before = engine.lane.max_batch_tokens
     try:
         budget = best_budget(await asyncio.to_thread(token_rates, backend, served.manifest))
     except EncoderError as error:
         logger.warning("the calibration failed: %s", error)
+        return
+    if engine.lane.max_batch_tokens < before:  # a batch ran out of memory meanwhile
         return
     file.write(budget)
     engine.lane.max_batch_tokens = budget

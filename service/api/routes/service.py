@@ -11,7 +11,7 @@ from service.api.state import CurrentState
 
 router = APIRouter(tags=["service"])
 health = APIRouter(tags=["service"])
-figures = APIRouter(tags=["service"])
+metrics_router = APIRouter(tags=["service"])
 
 
 @router.get("/v1/models", summary="The model that is served", responses=responses_of(ModelsAnswer))
@@ -88,7 +88,7 @@ async def ready(state: CurrentState) -> Response:
     return json_reply({"status": "ready"})
 
 
-@figures.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
+@metrics_router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(state: CurrentState) -> Response:
     """Give the metrics in Prometheus' text format."""
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
