@@ -181,7 +181,7 @@ def measure(rig: Rig, options: argparse.Namespace, target: Target, number: int) 
         return record.window.rate(record.spans) * texts
 
     count, due = after[0] - before[0], crowded.window.due(crowded.spans)
-    large = measure_large(target, bulk) if number == 0 and not options.shares else ()
+    large, sound = measure_large(rig, target, bulk) if number == 0 and not options.shares else ((), True)
     report = Report(
         target.label,
         alone=times_of(alone.window.due(alone.spans)),
@@ -197,11 +197,14 @@ def measure(rig: Rig, options: argparse.Namespace, target: Target, number: int) 
     )
     of_short = [rig.result(target, "w1", number, record).valid for record in (alone, crowded, closed)]
     of_bulk = [rig.result(target, "w3", number, record).valid for record in (bulk_alone, crowd, closed_crowd)]
-    return report, all(of_short + of_bulk)
+    return report, all([*of_short, *of_bulk, sound])
 
 
-def measure_large(target: Target, bulk: Workload) -> tuple[float, float]:
-    """Give the seconds of a request of 2,048 texts alone, and of one beside a client of bulk; NaN where it failed."""
+def measure_large(rig: Rig, target: Target, bulk: Workload) -> tuple[tuple[float, float], bool]:
+    """Give the seconds of a request of 2,048 texts alone, and of one beside a client of bulk; NaN where it failed.
+
+    Also whether their answers were right, and bulk was beside the second one until its end.
+    """
     large = Workload(replace(bulk.shape, texts=LARGE, concurrency=1), bulk.texts)
     client = Workload(replace(bulk.shape, concurrency=1), bulk.texts)
 
@@ -214,7 +217,8 @@ def measure_large(target: Target, bulk: Workload) -> tuple[float, float]:
     [alone] = run_together(one())
     enough = 4 * seconds_of(alone)
     [crowded, _] = run_together(one(), ClosedLoop(target, client, warmup=0.0, seconds=enough))
-    return seconds_of(alone), seconds_of(crowded)
+    right = all(not each.errors and rig.check(target, "w3", each.sample, large).right for each in (alone, crowded))
+    return (seconds_of(alone), seconds_of(crowded)), right and seconds_of(crowded) <= enough
 
 
 def times_of(seconds: list[float]) -> Times:

@@ -70,10 +70,10 @@ class Rig:
         checked = self.check(target, name, record.sample)
         return result_of(target.label, self.workload(name).shape, number, record, checked)
 
-    def check(self, target: Target, name: str, sample: Sample) -> Check:
-        """Hold a sample of a workload's answers against the reference."""
+    def check(self, target: Target, name: str, sample: Sample, given: Workload | None = None) -> Check:
+        """Hold a sample of a workload's answers against the reference; `given` has its texts in other requests."""
         workload, reference = self._known(name)
-        return check(workload, sample, target.dialect, reference, lowest=self._options.min_cos)
+        return check(given or workload, sample, target.dialect, reference, lowest=self._options.min_cos)
 
     def tell_left_out(self) -> None:
         """Print a line a peer that was left out."""

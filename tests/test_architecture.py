@@ -12,7 +12,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("berth", "service", "model_export")
 REACH_UP = ("berth.cli",)
 """The modules of the library that may reach the service and the export, late, inside functions."""
-PURE = ("berth.batching.queue", "berth.batching.admission")
+PURE = ("berth.batching.queue", "berth.batching.admission", "berth.batching.share")
+EXPORT_MAY_TAKE = {
+    *("berth", "berth.artifact", "berth.errors", "berth.models", "berth.types"),
+    *("berth.backends.cpu.packing", "berth.backends.cuda.graph"),
+}
+"""Of the library: what an artifact is, and how its graphs are fed."""
 GROUND = ("berth.errors", "berth.types")
 HTTP = ("fastapi", "starlette", "uvicorn", "pydantic_settings", "prometheus_client")
 HEAVY = ("torch", "transformers", "sentence_transformers")
@@ -84,11 +89,15 @@ def test_service_and_export_do_not_know_each_other() -> None:
     assert not arrows(below("model_export"), "service")
 
 
+def test_export_takes_little_of_the_library() -> None:
+    assert set().union(*arrows(below("model_export"), "berth").values()) <= EXPORT_MAY_TAKE
+
+
 def test_library_knows_no_http_framework() -> None:
     assert not arrows(below("berth"), *HTTP)
 
 
-def test_queue_and_admission_have_no_clock_lock_or_thread() -> None:
+def test_queue_admission_and_share_have_no_clock_lock_or_thread() -> None:
     assert not arrows(list(PURE), "asyncio", "threading", "time", "concurrent", "berth.backends", "onnxruntime")
 
 

@@ -20,7 +20,7 @@ def ids_of(twin: "Twin", text: str) -> list[int]:
     return ids
 
 
-def sequence(rows: Floats) -> Floats:
+def unit_rows(rows: Floats) -> Floats:
     return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True))
 
 
@@ -44,7 +44,7 @@ CASES: list[tuple[dict[str, Any], Any]] = [
 def test_matrix_is_numpys(twin: "Twin", fields: dict[str, Any], vector_of: Any) -> None:
     reply = twin.post("/v1/similarity", source=SOURCES, target=TARGETS, metric="cosine", **fields)
     a, b = (
-        sequence(np.stack([vector_of(twin.torch.states(ids_of(twin, text))[0]) for text in texts]))
+        unit_rows(np.stack([vector_of(twin.torch.states(ids_of(twin, text))[0]) for text in texts]))
         for texts in (SOURCES, TARGETS)
     )
     np.testing.assert_allclose(reply["scores"], a @ b.T, rtol=0, atol=1e-5)
@@ -55,7 +55,7 @@ def test_vectors_are_normalised_as_the_model_says(minilm_twice: "Twin", tiny: "T
     for twin, normalised in ((minilm_twice, True), (tiny, False)):
         score = twin.post("/v1/similarity", source="hello", target="world", metric="dot", pooling="cls")["scores"]
         a, b = (twin.torch.states(ids_of(twin, text))[0][-1][0] for text in ("hello", "world"))
-        assert score == pytest.approx(float(sequence(a) @ sequence(b) if normalised else a @ b), abs=1e-4)
+        assert score == pytest.approx(float(unit_rows(a) @ unit_rows(b) if normalised else a @ b), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_truncate_is_that_of_features(twin: "Twin", truncate: Any, kept: Any) ->
     a = twin.torch.states([first, *kept(body, twin.max_tokens - 2), last])[0][-1].mean(axis=0)
     b = twin.torch.states(ids_of(twin, "world"))[0][-1].mean(axis=0)
     reply = twin.post("/v1/similarity", source=text, target="world", metric="cosine", truncate=truncate)
-    assert reply["scores"] == pytest.approx(float(sequence(a) @ sequence(b)), abs=1e-5)
+    assert reply["scores"] == pytest.approx(float(unit_rows(a) @ unit_rows(b)), abs=1e-5)
 
 
 METRICS: dict[str, Any] = {
-    "cosine": lambda a, b: sequence(a) @ sequence(b).T,
+    "cosine": lambda a, b: unit_rows(a) @ unit_rows(b).T,
     "dot": lambda a, b: a @ b.T,
     "euclidean": lambda a, b: -np.linalg.norm(a[:, None] - b, axis=2),
     "manhattan": lambda a, b: -np.abs(a[:, None] - b).sum(axis=2),

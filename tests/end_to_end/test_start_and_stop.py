@@ -241,6 +241,15 @@ def test_idle_service_ends_with_status_0(start: "Start", tiny_artifact: Path, nu
     assert "Traceback" not in service.log
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_signal_before_it_is_ready_ends_with_status_0(launch: "Launch", minilm: Path, number: signal.Signals) -> None:
+    """It listens while it loads the model."""
+    service = launch(minilm, "--shutdown-grace", "0")
+    service.until(lambda: "running on http" in service.written)
+    assert service.stop(number) == 0
+    assert "Traceback" not in service.log
+
+
 def test_sigint_answers_what_was_accepted(faulty: "Faulty") -> None:
     """It leaves out the grace period."""
     service = faulty.start("--threads", "1", "--shutdown-grace", "300")

@@ -140,7 +140,7 @@ def test_a_thread_that_waited_for_nothing_does_not_count_its_idle_time(make_sequ
         await asyncio.gather(*(worker.run(lane, make_sequences([4])) for _ in range(4)))
         gate.open.set()
         await bulk
-        await until(lambda: len(runs) == 3)
+        await until(lambda: sum(run.sequences for run in runs) == 6)
         assert max(run.held for run in runs) > 0
         runs.clear()
         lane.backends = [FakeEncoder(pair := Pair())]

@@ -75,6 +75,8 @@ def test_what_fails_at_once_or_in_part_teaches_no_rate(
         worker.admission.observe = lambda priority, *_, **__: observed.append(priority)  # type: ignore[method-assign]
         failed = await worker.run(lane, make_sequences([200]))
         assert isinstance(failed.results[0], EncoderError)
+        in_part = await worker.run(lane, make_sequences([50, 60]))
+        assert [isinstance(result, EncoderError) for result in in_part.results] == [True, False]
         assert observed == []
         await worker.run(lane, make_sequences([50, 50, 50, 200])[1:])
         assert observed == [Priority.BULK] * 2

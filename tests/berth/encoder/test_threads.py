@@ -99,9 +99,14 @@ def test_what_runs_is_finished_before_the_model_goes(artifact: Artifact, tokeniz
     slow = FakeEncoder(wait)
     encoder = Encoder.of(Model(artifact.manifest, tokenizer, [slow]), threads=1)
     with ThreadPoolExecutor(2) as pool:
-        vectors = pool.submit(encoder.encode, ["a ship", "a boat in the harbour of Piraeus"])
+        vectors = pool.submit(encoder.encode, ["a ship", "a boat"])  # one batch
         assert entered.wait(PATIENCE)
         closed = pool.submit(encoder.close)
+        until = time.monotonic() + PATIENCE
+        while not encoder._closed and time.monotonic() < until:
+            time.sleep(0.001)
+        assert encoder._closed
+        assert not closed.done()
         gate.set()
         assert vectors.result(PATIENCE).shape == (2, WIDTH)
         closed.result(PATIENCE)

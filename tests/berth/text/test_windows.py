@@ -94,8 +94,8 @@ def test_pooled_vectors_are_weighed_by_their_new_tokens(how: Combine, vector: li
     combined = combine(feature, how, windowed(7, 5, 2), parts)
     np.testing.assert_allclose(combined, vector, rtol=1e-6)
     assert combined.dtype == np.float32
-    sequence = combine(replace(feature, normalize=True), how, windowed(7, 5, 2), parts)
-    np.testing.assert_allclose(sequence, np.array(vector) / np.linalg.norm(vector), rtol=1e-6)
+    normalised = combine(replace(feature, normalize=True), how, windowed(7, 5, 2), parts)
+    np.testing.assert_allclose(normalised, np.array(vector) / np.linalg.norm(vector), rtol=1e-6)
 
 
 def test_token_vectors_are_of_the_most_central_window() -> None:

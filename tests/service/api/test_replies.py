@@ -130,8 +130,8 @@ def test_large_reply_is_spelled_as_a_small_one() -> None:
         assert small.body == large.body
 
 
-formats = array_shapes(min_dims=2, max_dims=2, max_side=12)
-finite = arrays(np.float32, formats, elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
+shapes = array_shapes(min_dims=2, max_dims=2, max_side=12)
+finite = arrays(np.float32, shapes, elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
 
 
 @settings(max_examples=300, deadline=None)
@@ -151,7 +151,7 @@ def test_any_float32_comes_back_exactly_in_every_form(vectors: replies.Array) ->
 
 
 @settings(max_examples=200, deadline=None)
-@given(vectors=arrays(np.float16, formats, elements=st.floats(width=16, allow_nan=False, allow_infinity=False)))
+@given(vectors=arrays(np.float16, shapes, elements=st.floats(width=16, allow_nan=False, allow_infinity=False)))
 def test_any_float16_comes_back_exactly_in_every_form(vectors: replies.Array) -> None:
     numbers = orjson.loads(json_reply(encode_vector(vectors, "float")).body)
     assert np.array(numbers, dtype=np.float16).tobytes() == vectors.tobytes()

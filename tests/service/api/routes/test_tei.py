@@ -85,9 +85,9 @@ def test_normalize_can_be_left_out(api: "Api") -> None:
 def test_dimensions_cut_and_normalise_only_what_is_to_be_normalised(api: "Api", dimensions: int) -> None:
     raw = feature(api, SHIP, pooling="mean")[:dimensions]
     plain = api.post("/embed", {"inputs": SHIP, "dimensions": dimensions, "normalize": False}).json()
-    sequence = api.post("/embed", {"inputs": SHIP, "dimensions": dimensions}).json()
+    normalised = api.post("/embed", {"inputs": SHIP, "dimensions": dimensions}).json()
     np.testing.assert_allclose(plain, [raw], atol=1e-6)
-    np.testing.assert_allclose(sequence, [raw / np.linalg.norm(raw)], atol=1e-5)
+    np.testing.assert_allclose(normalised, [raw / np.linalg.norm(raw)], atol=1e-5)
 
 
 @pytest.mark.parametrize("fields", [{}, {"truncate": True}, {"truncate": None}, {"truncation_direction": "Right"}])
