@@ -9,13 +9,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from berth.errors import ArtifactError
-from berth.types import Encoding, Float32Array, Metric, Pooling
+from berth.types import Encoding, Float32Array, Frame, Metric, Pooling
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 GRAPH = "model.onnx"
 WEIGHTS = "weights.bin"
-GOLDEN_VECTORS = "probes.npz"  # the name in format 4
+GOLDEN_VECTORS = "probes.npz"
+PROJECTION = "projection.npz"
+"""`weight_i` [outputs, inputs] and, where there is one, `bias_i` [outputs] of each layer of the projection."""
 
 SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusion"]
 """Optimizers to disable where the graph runs: on the CPU, ONNX Runtime's fused residual + LayerNorm is several times
@@ -42,15 +44,55 @@ class Source(BaseModel):
     """sha256 of each file that was read, by its path inside the checkpoint."""
 
 
+class Output(BaseModel):
+    """An output of the graph: rows of `width` numbers, one a token or one a text, and what they have passed through."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    per: Literal["token", "text"]
+    width: int
+    transform: Literal["tanh"] | None = None
+
+
+class TokenizerFacts(BaseModel):
+    """What `tokenizer.json` does not say of the tokenizer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    """The class in transformers."""
+    transformers_version: str
+    truncation_side: Literal["right", "left"] = "right"
+    """The end at which a text is cut where the request does not say it."""
+
+
+class Dense(BaseModel):
+    """A layer that pooled vectors pass through, sentence-transformers' Dense; its numbers are in `projection.npz`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inputs: int
+    outputs: int
+    activation: str
+    """The class's name in torch.nn, as `Tanh`; `Identity` is none."""
+
+
 class Manifest(BaseModel):
     """What the artifact holds and how its vectors are meant to be used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[4] = 4
+    format_version: Literal[5] = 5
     berth_version: str
     source: Source
     family: str
+    adapter: str | None = None
+    """Which of the checkpoint's adapters is merged into the weights."""
+    task: Literal["embedding"] = "embedding"
+    outputs: dict[str, Output]
+    """Of the graph, by name."""
+    frame: Frame
+    tokenizer: TokenizerFacts
     hidden_size: int
     layers: int
     heads: int
@@ -58,9 +100,21 @@ class Manifest(BaseModel):
     """Of one text, special tokens counted."""
     vocab_size: int
     type_vocab_size: int
-    has_pooler: bool
+    """Of the type ids that the network tells apart; 1 where it knows no types."""
+    window: int | None = None
+    """The tokens to each side that a token attends to in the layers that do not attend to all."""
+    padding_id: int | None = None
+    """The id whose tokens have no place of their own among the positions: RoBERTa's rule."""
     pooling: Pooling
+    further_poolings: tuple[Pooling, ...] = ()
+    """Whose vectors are joined to the first's."""
+    include_prompt: bool = True
+    """Whether the tokens of a prompt, and the special ones before it, are pooled."""
+    projection: tuple[Dense, ...] = ()
+    """What the pooled vector passes through, one after the other."""
     normalize: bool
+    truncate_dim: int | None = None
+    """The numbers that are kept of the vector at last, not normalized again."""
     prompts: dict[str, str]
     default_prompt_name: str | None
     similarity: Metric
@@ -74,8 +128,13 @@ class Manifest(BaseModel):
     """The most that a device's vector may differ from a golden vector, as a share of the golden vector's length."""
     probe_layer: int | None = None
     """The layer whose states the golden vectors are; None is the last."""
+    verified_against: str = "a float64 forward pass of the same weights"
     files: dict[str, str]
     """sha256 of each of the artifact's other files, by name."""
+
+    @property
+    def has_pooler(self) -> bool:
+        return "pooler_output" in self.outputs
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -45,6 +45,21 @@ class Merge(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """The special tokens around a text, by their ids: before it, between the two texts of a pair, after it."""
+
+    before: tuple[int, ...]
+    between: tuple[int, ...]
+    after: tuple[int, ...]
+    cls: int | None = 0
+    """The row of a framed text that is [CLS]: 0 is the first, -1 the last; None where the model has none."""
+
+    def size(self, pair: bool = False) -> int:
+        """Count the special tokens of a text, or of a pair."""
+        return len(self.before) + len(self.after) + (len(self.between) if pair else 0)
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvedFeature:
     """One representation of a text: which layers, merged how, pooled how.
 

@@ -4,10 +4,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 from berth import __version__, artifact
-from berth.artifact import GoldenVector, Manifest, Precision, Source, Target
+from berth.artifact import GoldenVector, Manifest, Output, Precision, Source, Target
 from berth.types import Encoding
 from model_export.checkpoint import Checkpoint, find_checkpoint
 from model_export.comparison import Batch
@@ -21,7 +19,7 @@ from model_export.reference import forward
 from model_export.samples import golden_encodings, random_encodings
 from model_export.sentence_transformers import Usage, read_usage
 from model_export.tensors import open_tensors
-from model_export.tokenizer import read_tokenizer
+from model_export.tokenizer import ReadTokenizer, read_tokenizer
 from model_export.verify import GOLDEN_LAYERS, probe_tolerance, verify, verify_rounded
 from model_export.verify_cuda import verify_cuda
 from model_export.weights import Weights, match_weights
@@ -50,7 +48,7 @@ class _Model:
     family: Family
     network: Network
     weights: Weights
-    tokenizer: Tokenizer
+    tokenizer: ReadTokenizer
     max_tokens: int
     source: Source
 
@@ -72,7 +70,7 @@ def export(checkpoint: str, out: Path, target: Target = "cpu", precision: Precis
         raise ExportError(f"{checkpoint} cannot be read: {error}") from error
     note = None
     with whole_folder(out) as folder:
-        model.tokenizer.save(str(folder / artifact.TOKENIZER), pretty=False)
+        model.tokenizer.tokenizer.save(str(folder / artifact.TOKENIZER), pretty=False)
         try:
             figures = _write_and_verify(model, folder, target, precision)
         except HalfError as error:
@@ -114,7 +112,10 @@ def _write_and_verify(model: _Model, folder: Path, target: Target, precision: Pr
     which has every kind of product, is compared with a reference that rounds alike, and the golden vectors are of it.
     """
     write_graph(model.network, model.weights, folder, target, precision)
-    texts = golden_encodings(model.tokenizer, model.max_tokens), random_encodings(model.network, model.max_tokens)
+    texts = (
+        golden_encodings(model.tokenizer.tokenizer, model.max_tokens),
+        random_encodings(model.network, model.max_tokens),
+    )
     batches = _batches(model.network, model.weights, texts)
     if target == "cuda":
         figures = verify_cuda(model.network, model.weights, folder, batches, precision)
@@ -148,13 +149,15 @@ def _manifest(
         berth_version=__version__,
         source=model.source,
         family=model.family.name,
+        outputs=_outputs(model),
+        frame=model.tokenizer.frame,
+        tokenizer=model.tokenizer.facts,
         hidden_size=model.network.hidden_size,
         layers=model.network.layers,
         heads=model.network.heads,
         max_tokens=model.max_tokens,
         vocab_size=model.network.vocab_size,
         type_vocab_size=model.network.type_vocab_size,
-        has_pooler=model.weights.has_pooler,
         pooling=model.usage.pooling,
         normalize=model.usage.normalize,
         prompts=model.usage.prompts,
@@ -167,3 +170,10 @@ def _manifest(
         probe_layer=GOLDEN_LAYERS[precision],
         files={name: artifact.sha256(folder / name) for name in written},
     )
+
+
+def _outputs(model: _Model) -> dict[str, Output]:
+    width = model.network.hidden_size
+    outputs = {f"hidden_state_{layer}": Output(per="token", width=width) for layer in range(model.network.layers + 1)}
+    pooler = {"pooler_output": Output(per="text", width=width, transform="tanh")} if model.weights.has_pooler else {}
+    return outputs | pooler

@@ -2,12 +2,15 @@
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Encoding, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
+from berth.artifact import TokenizerFacts
+from berth.types import Frame
 from model_export.checkpoint import Checkpoint
 from model_export.errors import ExportError
 from model_export.network import Network
@@ -27,7 +30,16 @@ SAVE_IT = "load and save it with transformers to get a tokenizer.json"
 logger = logging.getLogger(__name__)
 
 
-def read_tokenizer(checkpoint: Checkpoint, network: Network, lower_case: bool) -> Tokenizer:
+@dataclass(frozen=True, slots=True)
+class ReadTokenizer:
+    """A checkpoint's tokenizer, as the artifact has it."""
+
+    tokenizer: Tokenizer
+    frame: Frame
+    facts: TokenizerFacts
+
+
+def read_tokenizer(checkpoint: Checkpoint, network: Network, lower_case: bool) -> ReadTokenizer:
     """Read or build the tokenizer, and see to it that the network can take whatever it gives.
 
     With `lower_case` it lower-cases texts before anything else, as sentence-transformers' own setting asks for.
@@ -54,7 +66,19 @@ def read_tokenizer(checkpoint: Checkpoint, network: Network, lower_case: bool) -
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
     _check_ids(tokenizer, network, path)
     _check_frame(tokenizer, path)
-    return _with_known_types(tokenizer, network, path)
+    tokenizer = _with_known_types(tokenizer, network, path)
+    facts = TokenizerFacts(kind=config["tokenizer_class"], transformers_version="")
+    return ReadTokenizer(tokenizer, _frame(tokenizer), facts)
+
+
+def _frame(tokenizer: Tokenizer) -> Frame:
+    pair = tokenizer.encode("a", "a")
+    texts = [place for place, text in enumerate(pair.sequence_ids) if text is not None]
+    first, last = texts[0], texts[-1]
+    between = [
+        id_ for id_, text in zip(pair.ids[first:last], pair.sequence_ids[first:last], strict=True) if text is None
+    ]
+    return Frame(tuple(pair.ids[:first]), tuple(between), tuple(pair.ids[last + 1 :]), 0 if first else None)
 
 
 def _extra_tokens(checkpoint: Checkpoint, config: dict[str, Any], tokenizer: Tokenizer) -> list[AddedToken]:

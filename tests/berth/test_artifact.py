@@ -74,7 +74,7 @@ def test_file_that_no_hash_vouches_for_is_refused(tiny_copy: Path, amend: Amend,
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"format_version": 5}, "format_version"),
+        ({"format_version": 6}, "format_version"),
         ({"layers": "six"}, "layers"),
         ({"pooling": "sum"}, "pooling"),
         ({"invented": 1}, "invented"),

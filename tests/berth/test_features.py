@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from berth.artifact import Artifact, Manifest
+from berth.artifact import Artifact, Manifest, Output
 from berth.errors import InvalidInputError
 from berth.features import Feature, sentence_feature
 from berth.types import Merge, Pooling, ResolvedFeature
@@ -14,7 +14,7 @@ from berth.types import Merge, Pooling, ResolvedFeature
 @pytest.fixture
 def manifest(artifact: Artifact) -> Manifest:
     """Give the default model's manifest: 6 layers, mean pooling, normalised; as if it had a pooler."""
-    return artifact.manifest.model_copy(update={"has_pooler": True})
+    return artifact.manifest.model_copy(update={"outputs": {"pooler_output": Output(per="text", width=384)}})
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_errors_name_the_field(
 
 def test_a_model_without_a_pooler_has_none(manifest: Manifest) -> None:
     with pytest.raises(InvalidInputError, match="the model has no pooler") as error:
-        Feature("pooler").resolve(manifest.model_copy(update={"has_pooler": False}))
+        Feature("pooler").resolve(manifest.model_copy(update={"outputs": {}}))
     assert error.value.param == "pooling"
 
 

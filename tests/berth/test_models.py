@@ -83,10 +83,10 @@ def test_what_another_version_left_in_the_cache_is_exported_again(
     shutil.copytree(tiny_artifact, folder)
     assert find_artifact(str(tiny_checkpoint), CPU, tmp_path) == folder
     assert not commands, "what this version reads is taken as it is"
-    amend(folder, format_version=3)
+    amend(folder, format_version=4)
     assert find_artifact(str(tiny_checkpoint), CPU, tmp_path) == folder
     assert len(commands) == 1
-    assert read_artifact(folder).manifest.format_version == 4
+    assert read_artifact(folder).manifest.format_version == 5
 
 
 @pytest.mark.parametrize(

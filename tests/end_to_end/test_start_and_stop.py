@@ -54,7 +54,7 @@ def drop_tokenizer(folder: Path) -> None:
 
 
 def raise_version(folder: Path) -> None:
-    amend(folder, format_version=5)
+    amend(folder, format_version=4)
 
 
 def drop_manifest(folder: Path) -> None:

@@ -44,7 +44,7 @@ def _config(folder: Path, config: dict[str, Any] | None) -> None:
 
 
 def _read(folder: Path, network: Network, lower_case: bool = False) -> Tokenizer:
-    return read_tokenizer(find_checkpoint(str(folder)), network, lower_case)
+    return read_tokenizer(find_checkpoint(str(folder)), network, lower_case).tokenizer
 
 
 @settings(max_examples=100, deadline=None)

@@ -62,7 +62,7 @@ def _agrees(folder: Path, config: dict[str, Any] | None, *files: str) -> None:
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
     checkpoint = find_checkpoint(str(folder))
     network = FAMILIES["bert"].network(checkpoint.object("config.json"))
-    ours, theirs = read_tokenizer(checkpoint, network, False), AutoTokenizer.from_pretrained(folder)
+    ours, theirs = read_tokenizer(checkpoint, network, False).tokenizer, AutoTokenizer.from_pretrained(folder)
     for text in TEXTS:
         assert ours.encode(text).ids == theirs(text)["input_ids"], text
     pair, expected = ours.encode("first", "second"), theirs("first", "second")

@@ -101,7 +101,7 @@ def test_no_inputs_have_no_features(either: Encoder) -> None:
 
 
 def test_features_that_make_no_sense_are_named(make_encoder: MakeEncoder) -> None:
-    encoder = make_encoder(Noting(), manifest={"has_pooler": False})
+    encoder = make_encoder(Noting(), manifest={"outputs": {}})
     for features, param in (
         ([], "features"),
         ([Feature(), Feature("median")], "features[1].pooling"),
