@@ -124,7 +124,9 @@ class Tokenizer:
         encode = self._tokenizer.encode_batch if placed else self._tokenizer.encode_batch_fast
         encodings: list[tokenizers.Encoding | None] = [None] * len(texts)
         for is_split in (False, True):
-            sequences = {index: found for index, text in enumerate(texts) if (found := _sequence(text, is_split))}
+            sequences = {
+                index: found for index, text in enumerate(texts) if (found := _sequence(text, is_split)) is not None
+            }
             if sequences:
                 batch = encode(list(sequences.values()), is_pretokenized=is_split)
                 for index, encoding in zip(sequences, batch, strict=True):
