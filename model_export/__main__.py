@@ -15,6 +15,8 @@ from model_export.errors import ExportError
 from model_export.export import Summary, export
 
 PROGRAM = "python -m model_export"
+FIELDS = ("checkpoint", "out", "target", "precision", "adapter")
+"""What of the command line is an export's."""
 EXAMPLES = f"""\
 examples:
   %(prog)s {DEFAULT_MODEL} artifacts/minilm
@@ -28,7 +30,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     """Describe the command line, to those who know the program by some name."""
     command = argparse.ArgumentParser(
         prog=program,
-        description="Export a BERT checkpoint to an artifact that Berth serves: build the graph, verify it, write it.",
+        description="Export an encoder's checkpoint to an artifact that Berth serves: build the graph, verify it, write it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -43,6 +45,9 @@ def parser(program: str) -> argparse.ArgumentParser:
     command.add_argument(
         "--precision", choices=get_args(Precision), help="of weights and products (default: cpu fp32, cuda fp16)"
     )
+    command.add_argument(
+        "--adapter", metavar="NAME", help="merge this one of the checkpoint's adapters (Jina v3's tasks); default: none"
+    )
     command.add_argument("--json", action="store_true", help="print the outcome, an error too, as JSON on stdout")
     return command
 
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     arguments = parser(program).parse_args(argv)
     try:
         with _terminated_by_exception():
-            summary = export(arguments.checkpoint, arguments.out, arguments.target, arguments.precision)
+            summary = export(*(getattr(arguments, name) for name in FIELDS))
     except ExportError as error:
         return failed(str(error), arguments.json)
     except OSError as error:

@@ -1,16 +1,17 @@
 """An export from beginning to end: find, read, build, verify, describe, and put in place."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from berth import __version__, artifact
 from berth.artifact import GoldenVector, Manifest, Output, Precision, Source, Target
+from berth.backends.cpu.packing import Layout
 from berth.types import Encoding
 from model_export.checkpoint import Checkpoint, find_checkpoint
 from model_export.comparison import Batch
 from model_export.errors import ExportError, HalfError
-from model_export.families import FAMILIES
+from model_export.families import family_of
 from model_export.families.family import Family
 from model_export.folder import whole_folder
 from model_export.graphs import GRAPHS, write_graph
@@ -18,7 +19,7 @@ from model_export.network import Network
 from model_export.reference import forward
 from model_export.samples import golden_encodings, random_encodings
 from model_export.sentence_transformers import Usage, read_usage
-from model_export.tensors import open_tensors
+from model_export.tensors import TensorSource, open_tensors
 from model_export.tokenizer import ReadTokenizer, read_tokenizer
 from model_export.verify import GOLDEN_LAYERS, probe_tolerance, verify, verify_rounded
 from model_export.verify_cuda import verify_cuda
@@ -50,14 +51,26 @@ class _Model:
     weights: Weights
     tokenizer: ReadTokenizer
     max_tokens: int
+    adapter: str | None
     source: Source
 
+    @property
+    def layout(self) -> Layout:
+        network = self.network
+        return Layout(network.heads, network.near and network.near.reach, network.padding_id)
 
-def export(checkpoint: str, out: Path, target: Target = "cpu", precision: Precision | None = None) -> Summary:
+
+def export(
+    checkpoint: str,
+    out: Path,
+    target: Target = "cpu",
+    precision: Precision | None = None,
+    adapter: str | None = None,
+) -> Summary:
     """Export a checkpoint (a folder or a model id) to the folder `out`; `ExportError` says in one line why it can't.
 
     The precision is the target's own where none is given. Where float16 does not do for the model, the graph is in
-    float32, and the summary says why.
+    float32, and the summary says why. `adapter` names the one of the checkpoint's adapters that is merged, if any.
     """
     start = time.monotonic()
     precision = precision or artifact.DEFAULT_PRECISIONS[target]
@@ -65,7 +78,7 @@ def export(checkpoint: str, out: Path, target: Target = "cpu", precision: Precis
         built = " or ".join(GRAPHS[target])
         raise ExportError(f"target {target} with precision {precision} is not built yet; {target} with {built} is")
     try:
-        model = _read(find_checkpoint(checkpoint))
+        model = _read(find_checkpoint(checkpoint), adapter)
     except OSError as error:
         raise ExportError(f"{checkpoint} cannot be read: {error}") from error
     note = None
@@ -82,25 +95,27 @@ def export(checkpoint: str, out: Path, target: Target = "cpu", precision: Precis
     return Summary(out, manifest, sizes, model.weights.left_out, note, time.monotonic() - start)
 
 
-def _read(source: Checkpoint) -> _Model:
+def _read(source: Checkpoint, adapter: str | None = None) -> _Model:
     usage = read_usage(source)
     encoder = source.inside(usage.folder)
     config = encoder.object("config.json")
     if not config:
         raise ExportError(f"{encoder.folder}: there is no config.json, so this is not a checkpoint")
-    model_type = config.get("model_type")
-    family = FAMILIES.get(str(model_type))
-    if family is None:
-        supported = ", ".join(FAMILIES)
-        raise ExportError(f"{source.id}: model_type {model_type!r} is not supported; supported: {supported}")
+    family = family_of(config)
     network = family.network(config)
+    tensors: TensorSource = open_tensors(encoder)
+    if family.adapted is not None:
+        tensors = family.adapted(config, tensors, adapter)
+    elif adapter is not None:
+        raise ExportError(f"{source.id}: --adapter {adapter}: checkpoints of the family {family.name} have none")
     return _Model(
         usage,
         family,
         network,
-        match_weights(network, family, open_tensors(encoder)),
+        match_weights(network, family, tensors),
         read_tokenizer(encoder, network, usage.lower_case),
-        min(network.positions, usage.max_tokens or network.positions),
+        min(network.max_tokens, usage.max_tokens or network.max_tokens),
+        adapter,
         Source(id=source.id, files=source.hashes()),  # last, for it is of what was read
     )
 
@@ -122,10 +137,10 @@ def _write_and_verify(model: _Model, folder: Path, target: Target, precision: Pr
     else:
         random, of_random = batches[-1]
         alone = random[:1], of_random[:1]  # goes another way through the graph than several
-        figures = verify(folder, [*batches, alone], model.network.heads, precision)
+        figures = verify(folder, [*batches, alone], model.layout, precision)
     if precision == "int8":
-        batches = _batches(replace(model.network, layers=1), model.weights, texts, precision)
-        figures |= verify_rounded(folder, batches, model.network.heads)
+        batches = _batches(model.network, model.weights, texts, precision, layers=1)
+        figures |= verify_rounded(folder, batches, model.layout)
     [(real, of_real), _] = batches
     means = [text.hidden[-1].mean(axis=0).astype("float32") for text in of_real]
     artifact.write_golden_vectors(folder, [GoldenVector(*pair) for pair in zip(real, means, strict=True)])
@@ -133,11 +148,15 @@ def _write_and_verify(model: _Model, folder: Path, target: Target, precision: Pr
 
 
 def _batches(
-    network: Network, weights: Weights, texts: tuple[list[Encoding], list[Encoding]], precision: Precision = "fp32"
+    network: Network,
+    weights: Weights,
+    texts: tuple[list[Encoding], list[Encoding]],
+    precision: Precision = "fp32",
+    layers: int | None = None,
 ) -> list[Batch]:
     """Compute what the texts must come to: the real ones and the random ones, in one pass over the weights."""
     real, random = texts
-    states = forward(network, weights, [*real, *random], precision)
+    states = forward(network, weights, [*real, *random], precision, layers)
     return [(real, states[: len(real)]), (random, states[len(real) :])]
 
 
@@ -149,6 +168,7 @@ def _manifest(
         berth_version=__version__,
         source=model.source,
         family=model.family.name,
+        adapter=model.adapter,
         outputs=_outputs(model),
         frame=model.tokenizer.frame,
         tokenizer=model.tokenizer.facts,
@@ -157,7 +177,9 @@ def _manifest(
         heads=model.network.heads,
         max_tokens=model.max_tokens,
         vocab_size=model.network.vocab_size,
-        type_vocab_size=model.network.type_vocab_size,
+        type_vocab_size=max(1, model.network.type_vocab_size),
+        window=model.layout.window,
+        padding_id=model.network.padding_id,
         pooling=model.usage.pooling,
         normalize=model.usage.normalize,
         prompts=model.usage.prompts,

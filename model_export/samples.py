@@ -32,7 +32,7 @@ def random_encodings(network: Network, max_tokens: int) -> list[Encoding]:
     return [
         Encoding(
             random.integers(network.vocab_size, size=length, dtype=np.int32),
-            random.integers(network.type_vocab_size, size=length, dtype=np.int32),
+            random.integers(max(1, network.type_vocab_size), size=length, dtype=np.int32),
         )
         for length in (max_tokens, 1, max_tokens // 3 + 1)
     ]

@@ -173,13 +173,13 @@ def _check_frame(tokenizer: Tokenizer, path: Path) -> None:
 
 def _with_known_types(tokenizer: Tokenizer, network: Network, path: Path) -> Tokenizer:
     """Where the network does not tell the second text of a pair from the first, let the tokenizer not do so either."""
-    if max(_encode(tokenizer, path, "a", "a").type_ids) < network.type_vocab_size:
+    if max(_encode(tokenizer, path, "a", "a").type_ids) < max(1, network.type_vocab_size):
         return tokenizer
     content = json.loads(tokenizer.to_str())
     for piece in content["post_processor"].get("pair", []):
         next(iter(piece.values()))["type_id"] = 0
     tokenizer = Tokenizer.from_str(json.dumps(content))
-    if max(_encode(tokenizer, path, "a", "a").type_ids) >= network.type_vocab_size:
+    if max(_encode(tokenizer, path, "a", "a").type_ids) >= max(1, network.type_vocab_size):
         raise ExportError(f"{path}: type ids beyond config.json's type_vocab_size {network.type_vocab_size}")
     return tokenizer
 

@@ -7,7 +7,7 @@ from onnx import numpy_helper
 
 from model_export.builder import MICROSOFT, GraphBuilder
 from model_export.graphs.cpu import CpuGraph
-from model_export.network import Network
+from model_export.network import Activation, Network
 from model_export.quantize import CODINGS, quantize_columns
 from model_export.weights import Weights
 
@@ -47,16 +47,22 @@ class Int8Graph(CpuGraph):
         # another in company.
         return self.context_of_many(name, parts)
 
-    def linear(self, name: str, x: str) -> str:
+    def linear(self, name: str, x: str, weights: str) -> str:
         if name == "pooler":  # a row for each text: nothing is won there
-            return super().linear(name, x)
-        product = self.product(name, x)
-        # The key's bias is left out: it moves all scores of a query alike, which the softmax does not see.
-        return product if name.endswith(".key") else self.builder.op("Add", name, product, self.weight(f"{name}.bias"))
+            return self.plain_linear(name, x, weights)
+        product = self.product(name, x, weights)
+        # A key's bias moves all scores of a query alike, which the softmax does not see, unless it is turned with it.
+        unseen = name.endswith(".key") and not self.network.rotaries()
+        if unseen or f"{weights}.bias" not in self.weights:
+            return product
+        return self.builder.op("Add", name, product, self.weight(f"{weights}.bias"))
 
-    def product(self, name: str, x: str) -> str:
-        codes, scales = quantize_columns(self.weights[f"{name}.weight"].T)
-        matrix, columns = self.builder.weight(f"{name}.weight", codes), self.builder.weight(f"{name}.scales", scales)
+    def product(self, name: str, x: str, weights: str) -> str:
+        matrix, columns = f"{weights}.weight", f"{weights}.scales"
+        if matrix not in self.builder:
+            codes, scales = quantize_columns(self.weights[matrix].T)
+            self.builder.weight(matrix, codes)
+            self.builder.weight(columns, scales)
         if x not in self.rows:
             self.rows[x] = self.quantized(x)
         rows = self.rows[x]
@@ -66,7 +72,8 @@ class Int8Graph(CpuGraph):
 
     def quantized(self, x: str) -> Rows:
         """Code each row of x by a step of its own."""
-        coding = "rectified" if x.endswith(".activation") else "symmetric"
+        rectified = x.endswith(".activation") and self.network.activation is not Activation.SILU
+        coding = "rectified" if rectified else "symmetric"
         sizes = x if coding == "rectified" else self.builder.op("Abs", f"{x}.sizes", x)
         largest = self.builder.op("ReduceMax", f"{x}.largest", sizes, "last_axis", keepdims=1)
         steps = self.builder.op("Mul", f"{x}.steps", largest, f"{coding}.step")  # [tokens, 1]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from berth.artifact import EXACT_PRODUCTS, GRAPH, SLOW_FUSIONS, Precision, Target, read_manifest
-from berth.backends.cpu.packing import pack
+from berth.backends.cpu.packing import Layout, pack
 from berth.models import DEFAULT_MODEL
 from berth.types import Encoding, Float32Array
 from model_export.errors import ExportError
@@ -47,8 +47,9 @@ def run_graph() -> RunGraph:
             )
         session = sessions[artifact]
         names = [output.name for output in session.get_outputs()]
-        [heads] = [value.shape[1] for value in session.get_inputs() if value.name == "attention_rows"]
-        return dict(zip(names, session.run(names, pack(encodings, heads)), strict=True))
+        feeds = pack(encodings, Layout.of(read_manifest(artifact)))
+        needed = {value.name: feeds[value.name] for value in session.get_inputs()}
+        return dict(zip(names, session.run(names, needed), strict=True))
 
     return run
 
@@ -171,6 +172,7 @@ def compute_graph() -> RunGraph:
     def compute(artifact: Path, encodings: Sequence[Encoding]) -> Outputs:
         if artifact not in evaluations:
             evaluations[artifact] = Evaluation(artifact)
-        return evaluations[artifact](pack_cuda(encodings, read_manifest(artifact).has_pooler))
+        evaluation = evaluations[artifact]
+        return evaluation(pack_cuda(encodings, evaluation.inputs, read_manifest(artifact).padding_id))
 
     return compute

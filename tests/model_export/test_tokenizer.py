@@ -14,14 +14,14 @@ from tokenizers import Tokenizer
 
 from berth.models import DEFAULT_MODEL
 from model_export.checkpoint import find_checkpoint
-from model_export.families import FAMILIES
+from model_export.families.bert import BERT
 from model_export.network import Network
 from model_export.tokenizer import read_tokenizer
 
 
 @pytest.fixture
 def network() -> Network:
-    return FAMILIES["bert"].network(find_checkpoint(DEFAULT_MODEL).object("config.json"))
+    return BERT.network(find_checkpoint(DEFAULT_MODEL).object("config.json"))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_both_files_of_the_default_model_give_the_same(minilm: Path, from_vocabu
 def from_vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     folder = tmp_path_factory.mktemp("vocabulary")
     _copy(folder, "vocab.txt", "tokenizer_config.json")
-    return _read(folder, FAMILIES["bert"].network(find_checkpoint(DEFAULT_MODEL).object("config.json")))
+    return _read(folder, BERT.network(find_checkpoint(DEFAULT_MODEL).object("config.json")))
 
 
 def test_truncation_and_padding_are_removed(minilm: Path) -> None:
@@ -154,7 +154,7 @@ def test_the_tokenizer_class_may_be_in_config_json(tiny_copy: Path, refused: Cal
     (tiny_copy / "tokenizer_config.json").write_text('{"tokenizer_class": null}')
     refused(tiny_copy, "vocab.txt: a BertJapaneseTokenizer cannot be built from it")
     (tiny_copy / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
-    _read(tiny_copy, FAMILIES["bert"].network(find_checkpoint(str(tiny_copy)).object("config.json")))
+    _read(tiny_copy, BERT.network(find_checkpoint(str(tiny_copy)).object("config.json")))
 
 
 @pytest.mark.parametrize(

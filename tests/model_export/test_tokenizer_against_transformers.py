@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from berth.models import DEFAULT_MODEL
 from model_export.checkpoint import find_checkpoint
-from model_export.families import FAMILIES
+from model_export.families.bert import BERT
 from model_export.tokenizer import read_tokenizer
 
 TEXTS = [
@@ -61,7 +61,7 @@ def _agrees(folder: Path, config: dict[str, Any] | None, *files: str) -> None:
         config = {"tokenizer_class": "BertTokenizer"} | config
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
     checkpoint = find_checkpoint(str(folder))
-    network = FAMILIES["bert"].network(checkpoint.object("config.json"))
+    network = BERT.network(checkpoint.object("config.json"))
     ours, theirs = read_tokenizer(checkpoint, network, False).tokenizer, AutoTokenizer.from_pretrained(folder)
     for text in TEXTS:
         assert ours.encode(text).ids == theirs(text)["input_ids"], text

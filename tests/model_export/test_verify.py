@@ -46,8 +46,8 @@ def test_a_swapped_weight_is_refused(
 ) -> None:
     def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
         key, value = "layer.1.key.weight", "layer.1.value.weight"
-        names = weights.names | {key: weights.names[value], value: weights.names[key]}
-        write_graph(network, replace(weights, names=names), folder, target, precision)
+        sources = weights.sources | {key: weights.sources[value], value: weights.sources[key]}
+        write_graph(network, replace(weights, sources=sources), folder, target, precision)
 
     monkeypatch.setattr(export_module, "write_graph", write)
     refused(tiny_checkpoint, "hidden_state_2 of the graph is off the float64 forward pass by ", precision, target)

@@ -108,8 +108,8 @@ def test_swapped_parts_of_the_packed_product_are_refused(
 ) -> None:
     def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
         query, key = "layer.0.query.bias", "layer.0.value.bias"
-        names = weights.names | {query: weights.names[key], key: weights.names[query]}
-        write_graph(network, replace(weights, names=names), folder, target, precision)
+        sources = weights.sources | {query: weights.sources[key], key: weights.sources[query]}
+        write_graph(network, replace(weights, sources=sources), folder, target, precision)
 
     monkeypatch.setattr(export_module, "write_graph", write)
     refused(tiny_checkpoint, "hidden_state_1 of the graph is off the float64 forward pass by ", precision, "cuda")

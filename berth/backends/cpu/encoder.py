@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 
 from berth.artifact import EXACT_PRODUCTS, SLOW_FUSIONS, Artifact
-from berth.backends.cpu.packing import pack
+from berth.backends.cpu.packing import Layout, pack
 from berth.backends.golden import check_golden_vectors
 from berth.backends.requested import check_finite, outputs_of, pooled, requested_by, results_of
 from berth.errors import ArtifactError, EncoderError
@@ -45,8 +45,9 @@ class CpuEncoder:
 
     def __init__(self, artifact: Artifact, *, exact: bool = False) -> None:
         self.max_batch_tokens = MAX_BATCH_TOKENS
-        self._heads = artifact.manifest.heads
+        self._layout = Layout.of(artifact.manifest)
         self._session = _open(artifact, exact=exact)
+        self._inputs = [each.name for each in self._session.get_inputs()]
 
     def encode(self, sequences: Sequence[TokenSequence]) -> list[Vectors]:
         """Encode a batch of at least one sequence; gives of each one array a feature, in the order of its features.
@@ -55,7 +56,8 @@ class CpuEncoder:
         """
         requested = requested_by(sequences)
         outputs = sorted({name for feature in requested for name in outputs_of(feature)})
-        feeds = pack([sequence.encoding for sequence in sequences], self._heads)
+        packed = pack([sequence.encoding for sequence in sequences], self._layout)
+        feeds = {name: packed[name] for name in self._inputs}
         try:
             states = dict(zip(outputs, self._session.run(outputs, feeds), strict=True))
         except Exception as error:  # ONNX Runtime's exceptions have no common class of their own

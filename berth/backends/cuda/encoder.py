@@ -22,6 +22,7 @@ from berth.backends.cuda.pooling import PoolRows, pool_rows, pooled_by_graph
 from berth.backends.cuda.session import is_out_of_memory, open_session, shrinking
 from berth.backends.golden import check_golden_vectors
 from berth.backends.pooling import normalize
+from berth.backends.positions import places_without_padding
 from berth.backends.requested import check_finite, outputs_of, pooled, requested_by, results_of
 from berth.errors import DeviceLostError, EncoderError, OutOfMemoryError
 from berth.types import Encoding, Float32Array, Pooling, Requested, ResolvedFeature, TokenSequence, Vectors
@@ -37,6 +38,7 @@ class CudaEncoder:
         self._session = session
         self._device = device
         self._last = manifest.layers
+        self._padding_id = manifest.padding_id
         self._inputs = {each.name for each in session.get_inputs()}
         self._shrink = False
 
@@ -86,6 +88,9 @@ class CudaEncoder:
             "pool_rows": rows.rows,
             "pool_weights": rows.weights,
         }
+        places = places_without_padding(encodings, self._padding_id)
+        if places is not None:
+            feeds["position_ids"] = places
         return {name: array for name, array in feeds.items() if name in self._inputs}
 
     def _outputs(self, requested: Requested) -> list[str]:
