@@ -62,7 +62,7 @@ class JinaConfig(Config):
 def network(config: dict[str, Any]) -> Network:
     """Read the sizes from `config.json`."""
     fields = read(JinaConfig, config)
-    if "auto_map" in config and fields.position_embedding_type != "rotary":
+    if config.get("auto_map") is not None and fields.position_embedding_type != "rotary":
         raise ExportError(f"config.json: position_embedding_type {fields.position_embedding_type!r} is not rotary")
     sizes = fields.sizes()
     check_even_heads(fields.hidden_size, fields.num_attention_heads)

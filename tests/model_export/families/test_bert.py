@@ -46,7 +46,7 @@ def test_every_tensor_has_a_name_in_the_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden_act": "mish"}, "config.json: hidden_act 'silu' is not one of gelu, gelu_python, gelu_new,"),
+        ({"hidden_act": "mish"}, "config.json: hidden_act 'mish' is not one of gelu, gelu_python, gelu_new,"),
         ({"hidden_act": None}, "config.json: hidden_act: "),
         ({"position_embedding_type": "relative_key"}, "config.json: position_embedding_type: "),
         ({"is_decoder": True}, "config.json: is_decoder: "),
