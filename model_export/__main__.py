@@ -30,7 +30,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     """Describe the command line, to those who know the program by some name."""
     command = argparse.ArgumentParser(
         prog=program,
-        description="Export an encoder's checkpoint to an artifact that Berth serves: build the graph, verify it, write it.",
+        description="Export a checkpoint to an artifact that Berth serves: build the graph, verify it, write it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

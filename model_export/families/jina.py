@@ -54,6 +54,7 @@ class JinaConfig(Config):
     rope_parameters: dict[str, Any] | None = None
     rope_scaling: dict[str, Any] | None = Field(default=None, max_length=0)
     rotary_emb_base: float = THETA
+    rope_theta: float | None = None
     lora_adaptations: list[str] | None = None
     lora_rank: PositiveInt = 4
     lora_alpha: NonNegativeInt = 1
@@ -70,7 +71,7 @@ def network(config: dict[str, Any]) -> Network:
         **sizes,
         type_vocab_size=fields.type_vocab_size,
         learned_positions=False,
-        rotary=rotary_of(fields.rope_parameters, fields.rotary_emb_base),
+        rotary=rotary_of(fields.rope_parameters, fields.rope_theta or fields.rotary_emb_base),
     )
 
 

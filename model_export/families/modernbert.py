@@ -56,6 +56,7 @@ class ModernBertConfig(BaseModel):
     global_rope_theta: float = THETAS[FULL]
     local_rope_theta: float | None = THETAS[SLIDING]
     rope_parameters: dict[str, dict[str, Any] | None] | None = None
+    sliding_window: PositiveInt | None = None
     rope_scaling: dict[str, Any] | None = Field(default=None, max_length=0)
     head_dim: None = None
     quantization_config: None = None
@@ -67,6 +68,9 @@ def network(config: dict[str, Any]) -> Network:
     check_heads(fields.hidden_size, fields.num_attention_heads)
     check_even_heads(fields.hidden_size, fields.num_attention_heads)
     layers = range(fields.num_hidden_layers)
+    reach = fields.local_attention // 2
+    if fields.sliding_window not in (None, reach):
+        raise ExportError(f"config.json: sliding_window {fields.sliding_window} is not half of local_attention")
     types = fields.layer_types or [SLIDING if layer % fields.global_attn_every_n_layers else FULL for layer in layers]
     if len(types) != len(layers):
         raise ExportError(f"config.json: layer_types has {len(types)} entries for {len(layers)} layers")
@@ -91,7 +95,7 @@ def network(config: dict[str, Any]) -> Network:
         activation=activation_of("hidden_activation", fields.hidden_activation),
         learned_positions=False,
         rotary=full,
-        near=Near(fields.local_attention // 2, near, sliding) if near else None,
+        near=Near(reach, near, sliding) if near else None,
         gated=True,
         pre_norm=True,
         norm_bias=fields.norm_bias,

@@ -9,7 +9,6 @@ from model_export.families.config import (
     Config,
     Layers,
     Positions,
-    activation_of,
     check_even_heads,
     check_heads,
     read,
@@ -92,6 +91,7 @@ class NativeConfig(Config):
     head_dim: int | None = None
     rope_parameters: dict[str, Any] | None = None
     rope_scaling: dict[str, Any] | None = Field(default=None, max_length=0)
+    rope_theta: float = THETA
 
 
 def network(config: dict[str, Any]) -> Network:
@@ -132,10 +132,10 @@ def _native(config: dict[str, Any]) -> Network:
     if fields.head_dim not in (None, size):
         raise ExportError(f"config.json: head_dim {fields.head_dim} is not hidden_size / num_attention_heads, {size}")
     return Network(
-        **sizes | {"activation": activation_of("hidden_act", fields.hidden_act)},
+        **sizes,
         type_vocab_size=fields.type_vocab_size,
         learned_positions=False,
-        rotary=rotary_of(fields.rope_parameters, THETA),
+        rotary=rotary_of(fields.rope_parameters, fields.rope_theta),
         gated=True,
         qkv_bias=False,
         attention_output_bias=False,

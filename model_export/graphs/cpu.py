@@ -128,9 +128,12 @@ class CpuGraph(Graph):
 
     def context(self, name: str, parts: list[str]) -> str:
         """Compute the attention, of one text in another way than of several; the two differ by what rounding does."""
+        return self.choose_context(name, parts, "alone")
+
+    def choose_context(self, name: str, parts: list[str], alone: str) -> str:
         return self.builder.choose(
             f"{name}.context.chosen",
-            "alone",
+            alone,
             lambda: self.context_of_one(f"{name}.context.of_one", parts),
             lambda: self.context_of_many(name, parts),
             ["tokens", self.network.hidden_size],

@@ -11,6 +11,9 @@ from model_export.network import Activation, Network
 from model_export.quantize import CODINGS, quantize_columns
 from model_export.weights import Weights
 
+LONG = 512
+"""Tokens of a text up to which all scores of all heads are laid out, alone or not; of 8,192 they would be gigabytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -42,10 +45,18 @@ class Int8Graph(CpuGraph):
             zero = numpy_helper.from_array(np.array([coding.zero], np.uint8))
             self.builder.op("ConstantOfShape", f"{name}.zeros", "token_count", value=zero)  # [tokens]
 
+        if self.network.max_tokens > LONG:
+            self.builder.constant("long", LONG, np.int64)
+            tokens = self.builder.op("Size", "tokens", "input_ids")
+            is_long = self.builder.op("Greater", "is_long", tokens, "long")
+            self.builder.op("And", "long_alone", "alone", is_long)
+
     def context(self, name: str, parts: list[str]) -> str:
         # One way for all: what the two differ by, 1e-7, turns codes over, and a text would have one vector alone and
-        # another in company.
-        return self.context_of_many(name, parts)
+        # another in company. A long one is hardly ever in company.
+        if self.network.max_tokens <= LONG:
+            return self.context_of_many(name, parts)
+        return self.choose_context(name, parts, "long_alone")
 
     def linear(self, name: str, x: str, weights: str) -> str:
         if name == "pooler":  # a row for each text: nothing is won there

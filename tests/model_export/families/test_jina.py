@@ -89,7 +89,7 @@ def test_an_adapter_is_added_by_its_scale(stored: Stored, adapter: str, place: i
 
 
 def test_an_unknown_adapter_is_refused_with_those_that_there_are(stored: Stored) -> None:
-    with pytest.raises(ExportError, match="no adapter 'code'; it has: retrieval.query, separation"):
+    with pytest.raises(ExportError, match=r"no adapter 'code'; it has: retrieval\.query, separation"):
         _adapt(stored, "code")
 
 
