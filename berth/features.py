@@ -40,6 +40,7 @@ class Feature:
             self._check_pooler(manifest, place)
         if pooling is Pooling.CLS and self.exclude_special:
             raise InvalidInputError(f"{place}exclude_special", "leaves out the [CLS] that `cls` gives")
+        pooling = _of_frame(pooling, manifest, f"{place}pooling")
         given = [-1] if self.layers is None else _listed(self.layers, f"{place}layers", "integers")
         layers = tuple(_layer(layer, manifest, f"{place}layers[{index}]") for index, layer in enumerate(given))
         if len(set(layers)) < len(layers):
@@ -68,7 +69,8 @@ class Feature:
 
 def sentence_feature(manifest: Manifest) -> ResolvedFeature:
     """Give the one vector a text that the model was trained to give."""
-    return ResolvedFeature(manifest.pooling, (manifest.layers,), normalize=manifest.normalize)
+    pooling = _of_frame(manifest.pooling, manifest, "pooling")
+    return ResolvedFeature(pooling, (manifest.layers,), normalize=manifest.normalize)
 
 
 def check_dimensions(dimensions: object, manifest: Manifest) -> None:
@@ -83,6 +85,19 @@ def _member(kind: type[Kind], value: str, place: str) -> Kind:
         return kind(value)
     except ValueError:
         raise InvalidInputError(place, f"{value!r} is none of {', '.join(kind)}") from None
+
+
+def _of_frame(pooling: Pooling, manifest: Manifest, place: str) -> Pooling:
+    """Give `last` for `cls` where [CLS] is a text's last token; raises `InvalidInputError` where there is none."""
+    match manifest.frame.cls:
+        case _ if pooling is not Pooling.CLS:
+            return pooling
+        case 0:
+            return Pooling.CLS
+        case -1:
+            return Pooling.LAST
+        case _:
+            raise InvalidInputError(place, "the model has no [CLS]")
 
 
 def _listed(values: object, place: str, noun: str) -> Sequence[object]:
