@@ -84,7 +84,7 @@ class ResolvedFeature:
 
 @dataclass(frozen=True, slots=True)
 class TokenIds:
-    """A text that the caller tokenized, framed by [CLS] and [SEP]."""
+    """A text that the caller tokenized, in the model's frame."""
 
     ids: list[int]
 
@@ -95,7 +95,7 @@ class TokenIds:
 
 @dataclass(frozen=True, slots=True)
 class TextPair:
-    """Two texts in one encoding: the first's tokens have type id 0, the second's 1."""
+    """Two texts in one encoding, told apart by the frame between them, by type ids, or by both."""
 
     first: str
     second: str
@@ -128,16 +128,18 @@ class Text:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
-    """What the encoder reads of one text, framed by [CLS] and [SEP]: four arrays of one length.
+    """What the encoder reads of one text, in its frame: four arrays of one length.
 
     `special` marks the tokens the tokenizer added; `words` counts the words of the text from 0 and is -1 outside them.
-    Both are None where no feature asked for them.
+    Both are None where no feature asked for them. `prompt` counts the leading tokens that are no text of the caller's,
+    the frame's and the prompt's, where there is a prompt; else it is 0.
     """
 
     ids: Int32Array
     type_ids: Int32Array
     special: NDArray[np.bool_] | None = None
     words: Int32Array | None = None
+    prompt: int = 0
 
     def __len__(self) -> int:
         """Count the tokens, special ones too."""
@@ -147,7 +149,7 @@ class Encoding:
         """Give the encoding of some of its tokens."""
         special = None if self.special is None else self.special[places]
         words = None if self.words is None else self.words[places]
-        return Encoding(self.ids[places], self.type_ids[places], special, words)
+        return Encoding(self.ids[places], self.type_ids[places], special, words, self.prompt)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +168,7 @@ class TokenSequence:
         """Tell whether another sequence has the same result."""
         encoding = self.encoding
         arrays = (encoding.ids, encoding.type_ids, encoding.special, encoding.words)
-        return (self.features, *(None if array is None else array.tobytes() for array in arrays))
+        return (self.features, encoding.prompt, *(None if array is None else array.tobytes() for array in arrays))
 
 
 Requested = Mapping[ResolvedFeature, list[int]]
