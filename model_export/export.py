@@ -15,6 +15,7 @@ from model_export.families.family import Family
 from model_export.folder import whole_folder
 from model_export.graphs import GRAPHS, write_graph
 from model_export.network import Network
+from model_export.projection import ReadProjection, read_projection
 from model_export.reference import forward
 from model_export.samples import golden_encodings, random_encodings
 from model_export.sentence_transformers import Usage, read_usage
@@ -49,6 +50,7 @@ class _Model:
     network: Network
     weights: Weights
     tokenizer: ReadTokenizer
+    projection: ReadProjection
     max_tokens: int
     source: Source
 
@@ -76,6 +78,7 @@ def export(checkpoint: str, out: Path, target: Target = "cpu", precision: Precis
         except HalfError as error:
             note, precision = str(error), "fp32"
             figures = _write_and_verify(model, folder, target, precision)
+        model.projection.write(folder)
         manifest = _manifest(model, folder, figures, target, precision)
         (folder / artifact.MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
@@ -100,6 +103,7 @@ def _read(source: Checkpoint) -> _Model:
         network,
         match_weights(network, family, open_tensors(encoder)),
         read_tokenizer(encoder, network, usage.lower_case),
+        read_projection(source, usage.projection, usage.pooled_width(network.hidden_size)),
         min(network.positions, usage.max_tokens or network.positions),
         Source(id=source.id, files=source.hashes()),  # last, for it is of what was read
     )
@@ -144,7 +148,8 @@ def _batches(
 def _manifest(
     model: _Model, folder: Path, verification: dict[str, float], target: Target, precision: Precision
 ) -> Manifest:
-    written = (artifact.TOKENIZER, artifact.GRAPH, artifact.WEIGHTS, artifact.GOLDEN_VECTORS)
+    written = [artifact.TOKENIZER, artifact.GRAPH, artifact.WEIGHTS, artifact.GOLDEN_VECTORS]
+    written += [artifact.PROJECTION] if model.projection.weights else []
     return Manifest(
         berth_version=__version__,
         source=model.source,
@@ -159,7 +164,11 @@ def _manifest(
         vocab_size=model.network.vocab_size,
         type_vocab_size=model.network.type_vocab_size,
         pooling=model.usage.pooling,
+        further_poolings=model.usage.further_poolings,
+        include_prompt=model.usage.include_prompt,
+        projection=model.projection.layers,
         normalize=model.usage.normalize,
+        truncate_dim=model.usage.truncate_dim,
         prompts=model.usage.prompts,
         default_prompt_name=model.usage.default_prompt_name,
         similarity=model.usage.similarity,
