@@ -61,6 +61,7 @@ class Embedder:
         self.limits = limits
         self._tokenizer = model.tokenizer
         self._max_tokens = model.manifest.max_tokens
+        self._frame = model.manifest.frame
         self._hidden_size = model.manifest.hidden_size
         self._worker = worker
         self._lane = lane
@@ -107,7 +108,7 @@ class Embedder:
         inputs: list[PreparedText | InvalidInputError] = []
         tokens, size, cut = 0, _size(texts), options.truncation
         if options.windowed:  # which repeat what they overlap in
-            size = size * cut.window // cut.stride
+            size = size * cut.window // (cut.stride or cut.window)
         for chunk in _chunks(texts):
             if tokens > self._lane.max_batch_tokens:
                 self._worker.admission.check_bulk(tokens)
@@ -137,8 +138,10 @@ class Embedder:
     def _prepared(
         self, text: Text, item: Tokenized | InvalidInputError, options: EncodeOptions
     ) -> PreparedText | InvalidInputError:
+        if isinstance(item, InvalidInputError):
+            return item
         try:
-            return item if isinstance(item, InvalidInputError) else prepare(text.name, options, item, self._max_tokens)
+            return prepare(text.name, options, item, self._max_tokens, self._frame)
         except InvalidInputError as error:
             return error
 
@@ -170,7 +173,8 @@ class Embedder:
         """Count the tokens that the encoder will read, those of all windows."""
         encodings = [item.encoding for item in tokenized if isinstance(item, Tokenized)]
         if options.windowed:
-            return sum([tokens_read(encoding, options.truncation, self._max_tokens) for encoding in encodings])
+            size = self._max_tokens, self._frame
+            return sum([tokens_read(encoding, options.truncation, *size) for encoding in encodings])
         return sum([len(encoding.ids) for encoding in encodings])
 
     def _check_reply(

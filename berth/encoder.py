@@ -121,13 +121,14 @@ class Encoder:
         texts: str | Iterable[str],
         *,
         prompt_name: str | None = None,
-        truncate: Truncate = "end",
+        truncate: Truncate | None = None,
         dimensions: int | None = None,
     ) -> Float32Array:
         """Encode a text to [width], or texts to [texts, width], float32, as the model was trained to.
 
         `prompt_name` names a prompt of the model's, put before each text; `""` is none, None the model's default.
-        `dimensions` keeps the first numbers of each vector and normalises again.
+        `truncate` says what becomes of a text beyond the model's maximum; None cuts it at its end, or at its start
+        where the model's tokenizer does so. `dimensions` keeps the first numbers of each vector and normalises again.
         """
         if isinstance(texts, str):
             vectors = self.encode([texts], prompt_name=prompt_name, truncate=truncate, dimensions=dimensions)
@@ -136,7 +137,7 @@ class Encoder:
         if dimensions is not None:
             check_dimensions(dimensions, manifest)
         feature = sentence_feature(manifest)
-        options = EncodeOptions((feature,), truncation_of(truncate, manifest.max_tokens))
+        options = EncodeOptions((feature,), truncation_of(truncate, manifest))
         named = _texts(texts)
         vectors = np.empty((len(named), feature.width(manifest.hidden_size)), dtype=np.float32)
         for row, item in enumerate(self._items(named, options, prompt_name)):
@@ -149,7 +150,7 @@ class Encoder:
         features: Sequence[Feature] = (Feature(),),
         *,
         prompt_name: str | None = None,
-        truncate: Truncate = "end",
+        truncate: Truncate | None = None,
     ) -> list[list[Float32Array]]:
         """Give of each input one array a feature, in their order, all from one forward pass.
 
@@ -160,7 +161,7 @@ class Encoder:
         resolved = tuple(
             feature.resolve(self.manifest, f"features[{number}].") for number, feature in enumerate(features)
         )
-        options = EncodeOptions(resolved, truncation_of(truncate, self.manifest.max_tokens))
+        options = EncodeOptions(resolved, truncation_of(truncate, self.manifest))
         # Copied, because each is a part of its batch's array, which it would keep.
         items = self._items(_texts(inputs), options, prompt_name)
         return [[vector.copy() for vector in item.vectors] for item in items]
@@ -215,7 +216,7 @@ class Encoder:
         for text, item in zip(texts, tokenized, strict=True):
             if isinstance(item, InvalidInputError):
                 raise item
-            prepared.append(prepare(text.name, options, item, self.manifest.max_tokens))
+            prepared.append(prepare(text.name, options, item, self.manifest.max_tokens, self.manifest.frame))
         return prepared
 
     def _batches(self, prepared: Sequence[PreparedText]) -> list[list[QueueEntry]]:

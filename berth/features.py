@@ -42,6 +42,8 @@ class Feature:
             self._check_pooler(manifest, place)
         if Pooling.CLS in (pooling, *further) and self.exclude_special:
             raise InvalidInputError(f"{place}exclude_special", "leaves out the [CLS] that `cls` gives")
+        if self.pooling:
+            pooling = _of_frame(pooling, manifest, f"{place}pooling")
         given = [-1] if self.layers is None else _listed(self.layers, f"{place}layers", "integers")
         layers = tuple(_layer(layer, manifest, f"{place}layers[{index}]") for index, layer in enumerate(given))
         if len(set(layers)) < len(layers):
@@ -71,7 +73,10 @@ class Feature:
 
 
 def sentence_feature(manifest: Manifest) -> ResolvedFeature:
-    """Give the one vector a text that the model was trained to give."""
+    """Give the one vector a text that the model was trained to give.
+
+    Its `cls` is the first token pooled, as in sentence-transformers, wherever the model has its [CLS].
+    """
     return ResolvedFeature(
         manifest.pooling,
         (manifest.layers,),
@@ -100,6 +105,19 @@ def _member(kind: type[Kind], value: str, place: str) -> Kind:
         return kind(value)
     except ValueError:
         raise InvalidInputError(place, f"{value!r} is none of {', '.join(kind)}") from None
+
+
+def _of_frame(pooling: Pooling, manifest: Manifest, place: str) -> Pooling:
+    """Give `last` for `cls` where [CLS] is a text's last token; raises `InvalidInputError` where there is none."""
+    match manifest.frame.cls:
+        case _ if pooling is not Pooling.CLS:
+            return pooling
+        case 0:
+            return Pooling.CLS
+        case -1:
+            return Pooling.LAST
+        case _:
+            raise InvalidInputError(place, "the model has no [CLS]")
 
 
 def _listed(values: object, place: str, noun: str) -> Sequence[object]:

@@ -97,19 +97,13 @@ def read_modules(checkpoint: Checkpoint) -> Modules:
     for module in listed:
         if module.kind == "Normalize":
             _check_normalize(checkpoint.inside(module.path))
-    # Of these some stand before the pooling, where there is no vector yet: sentence-transformers passes them by.
+    # A Normalize before the pooling has no vector yet: sentence-transformers passes it by.
     pooling = kinds.index("Pooling") if "Pooling" in kinds else 0
-    if kinds[0] != "Transformer" or set(kinds[1:pooling]) - {"Normalize"} or not pooling:
+    once = all(kinds.count(kind) == 1 for kind in ("Transformer", "Pooling"))
+    if not once or kinds[0] != "Transformer" or set(kinds[1:pooling]) - {"Normalize"}:
         raise ExportError(f"{where}: {', '.join(kinds)}: expected Transformer, Pooling, and what changes its vector")
-    if {"Transformer", "Pooling"}.intersection(kinds[pooling + 1 :]):
-        raise ExportError(f"{where}: {', '.join(kinds)}: more than one Transformer or Pooling is not implemented")
     poolings, include_prompt = _poolings(checkpoint.inside(listed[pooling].path))
-    projection: list[DenseModule | Normalize] = []
-    for module in listed[pooling + 1 :]:
-        if module.kind == "Dense":
-            projection.append(_dense(checkpoint.inside(module.path)))
-        elif module.kind == "Normalize" and projection[-1:] != [Normalize()]:  # a second one in a row does nothing
-            projection.append(Normalize())  # and a Dropout nothing but in training
+    projection = _projection(checkpoint, listed[pooling + 1 :])
     normalize = projection[-1:] == [Normalize()]
     return Modules(
         folder=listed[0].path,
@@ -119,6 +113,17 @@ def read_modules(checkpoint: Checkpoint) -> Modules:
         projection=tuple(projection[:-1] if normalize else projection),
         normalize=normalize,
     )
+
+
+def _projection(checkpoint: Checkpoint, modules: list[Module]) -> list[DenseModule | Normalize]:
+    """Read what stands behind the pooling; a Dropout does nothing but in training."""
+    projection: list[DenseModule | Normalize] = []
+    for module in modules:
+        if module.kind == "Dense":
+            projection.append(_dense(checkpoint.inside(module.path)))
+        elif module.kind == "Normalize" and projection[-1:] != [Normalize()]:  # a second one in a row does nothing
+            projection.append(Normalize())
+    return projection
 
 
 def _listed(checkpoint: Checkpoint) -> list[Module]:

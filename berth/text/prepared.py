@@ -9,7 +9,7 @@ from berth.errors import EncoderError, InvalidInputError
 from berth.text.tokenizer import Token, Tokenized
 from berth.text.truncation import Cut, Truncation
 from berth.text.windows import Windows, combine, feature_of_window, split
-from berth.types import Pooling, ResolvedFeature, TokenSequence, Vectors
+from berth.types import Frame, Pooling, ResolvedFeature, TokenSequence, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class PreparedText:
                 return len(self.sequences)
 
 
-def prepare(name: str, options: EncodeOptions, tokenized: Tokenized, max_tokens: int) -> PreparedText:
+def prepare(name: str, options: EncodeOptions, tokenized: Tokenized, max_tokens: int, frame: Frame) -> PreparedText:
     """Prepare a tokenized input; raises `InvalidInputError` where nothing of it is left to pool."""
     encoding, features = tokenized.encoding, options.features
     special = encoding.special
@@ -104,7 +104,7 @@ def prepare(name: str, options: EncodeOptions, tokenized: Tokenized, max_tokens:
     if encoding.prompt >= len(encoding) and not all(feature.include_prompt for feature in features):
         raise InvalidInputError(name, "has no token beside the prompt's, which the model leaves out of the pooling")
     if options.windowed:
-        windows = split(encoding, options.truncation, max_tokens)
+        windows = split(encoding, options.truncation, max_tokens, frame)
         if len(windows.encodings) > 1:
             of_window = tuple(map(feature_of_window, features))
             sequences = [TokenSequence(each, of_window) for each in windows.encodings]

@@ -1,5 +1,6 @@
 """What a user writes of a representation, and what a model is asked for."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from berth.artifact import Artifact, Manifest, Output
 from berth.errors import InvalidInputError
 from berth.features import Feature, sentence_feature
-from berth.types import Merge, Pooling, ResolvedFeature
+from berth.types import Frame, Merge, Pooling, ResolvedFeature
 
 
 @pytest.fixture
@@ -97,6 +98,23 @@ def test_a_model_without_a_pooler_has_none(manifest: Manifest) -> None:
     with pytest.raises(InvalidInputError, match="the model has no pooler") as error:
         Feature("pooler").resolve(manifest.model_copy(update={"outputs": {}}))
     assert error.value.param == "pooling"
+
+
+def test_cls_is_the_row_that_the_frame_says(manifest: Manifest) -> None:
+    def model(cls: int | None) -> Manifest:
+        frame = Frame((), (4,), (4, 3), cls)
+        return manifest.model_copy(update={"frame": frame, "pooling": Pooling.CLS, "normalize": False})
+
+    assert Feature("cls").resolve(model(0)).pooling is Pooling.CLS
+    assert Feature("cls").resolve(model(-1)) == ResolvedFeature(Pooling.LAST, (6,))
+    with pytest.raises(InvalidInputError, match=r"^f\.pooling: the model has no \[CLS\]$"):
+        Feature("cls").resolve(model(None), "f.")
+    for cls in (0, -1, None):  # the model's own is the first row, as in sentence-transformers
+        assert Feature().resolve(model(cls)) == sentence_feature(model(cls)) == ResolvedFeature(Pooling.CLS, (6,))
+    for feature in (Feature("cls"), Feature()):
+        with pytest.raises(InvalidInputError, match=r"leaves out the \[CLS\]"):
+            replace(feature, exclude_special=True).resolve(model(-1))
+    assert Feature("last").resolve(model(None)).pooling is Pooling.LAST
 
 
 @pytest.mark.parametrize("normalize", [True, False])

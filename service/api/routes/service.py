@@ -52,6 +52,7 @@ async def info(state: CurrentState) -> Response:
             "layers": manifest.layers,
             "hidden_size": manifest.hidden_size,
             "vocab_size": manifest.vocab_size,
+            "truncation_side": manifest.tokenizer.truncation_side,
             "has_pooler": manifest.has_pooler,
             "normalize": manifest.normalize,
             "similarity": manifest.similarity,

@@ -51,7 +51,7 @@ export function moveControls(view) {
   find(`${view}-slot`).append(find("controls-frame"));
   for (const id of ["pooling", "metric"]) find(`${id}-field`).hidden = UNUSED[view].includes(id);
   find("truncate").querySelector("[value=window]").disabled = view === "tokens";
-  if (view === "tokens" && find("truncate").value === "window") find("truncate").value = "end";
+  if (view === "tokens" && find("truncate").value === "window") find("truncate").value = "";
   settle();
 }
 

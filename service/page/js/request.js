@@ -76,7 +76,7 @@ function metric({ metric }) {
 
 /** @param {Choice} choice */
 function truncation({ truncate, window, stride }) {
-  if (truncate === "end") return {};
+  if (!truncate) return {};
   if (truncate !== "window") return { truncate };
   return { truncate: { window, ...(stride && { stride }) } };
 }

@@ -119,7 +119,6 @@ def test_a_long_text_may_be_an_error(fake: Encoder, backend: Noting) -> None:
     [
         ("window", "truncate"),
         ("everywhere", "truncate"),
-        (None, "truncate"),
         (256, "truncate"),
         ({"head": 255}, "truncate.head"),
         ({"head": -1}, "truncate.head"),

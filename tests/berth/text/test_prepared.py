@@ -9,8 +9,9 @@ from berth.errors import EncoderError, InvalidInputError
 from berth.text.prepared import EncodeOptions, Item, PreparedText, prepare
 from berth.text.tokenizer import Token, Tokenized
 from berth.text.truncation import Cut, Truncation
-from berth.types import Encoding, Merge, Pooling, ResolvedFeature, Vectors
+from berth.types import Encoding, Frame, Merge, Pooling, ResolvedFeature, Vectors
 
+FRAME = Frame((101,), (102,), (102,))
 MEAN = ResolvedFeature(Pooling.MEAN, (6,))
 TABLE = [Token(101, "[CLS]", 0, 0, None, True)]
 WINDOWED = Truncation(Cut.WINDOW, window=4, stride=1)
@@ -25,7 +26,7 @@ def tokenized(count: int, *, truncated: bool = False) -> Tokenized:
 
 def prepared(count: int, *features: ResolvedFeature, truncation: Truncation | None = None) -> PreparedText:
     options = EncodeOptions(features or (MEAN,), truncation or Truncation())
-    return prepare("input[3]", options, tokenized(count), max_tokens=256)
+    return prepare("input[3]", options, tokenized(count), 256, FRAME)
 
 
 def vectors(*numbers: float) -> Vectors:
@@ -68,7 +69,7 @@ def test_answer_takes_its_own_results_and_no_more() -> None:
 
 
 def test_answer_says_what_was_cut() -> None:
-    item = prepare("a", EncodeOptions((MEAN,)), tokenized(5, truncated=True), 256).answer(iter([vectors(1)]))
+    item = prepare("a", EncodeOptions((MEAN,)), tokenized(5, truncated=True), 256, FRAME).answer(iter([vectors(1)]))
     assert isinstance(item, Item)
     assert item.truncated
 

@@ -39,6 +39,7 @@ def test_info_has_teis_fields_and_ours(api: "Api") -> None:
         "hidden_size": 384,
         "layers": 6,
         "vocab_size": 30522,
+        "truncation_side": "right",
         "has_pooler": True,
         "normalize": True,
         "similarity": "cosine",
