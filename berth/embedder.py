@@ -14,7 +14,7 @@ from berth.errors import BerthError, DeadlineError, EncoderError, InvalidInputEr
 from berth.model import Model
 from berth.text.prepared import EncodeOptions, Item, PreparedText, prepare
 from berth.text.tokenizer import Token, Tokenized
-from berth.text.windows import feature_of_window, tokens_read
+from berth.text.windows import tokens_read
 from berth.types import Text, Vectors
 
 T = TypeVar("T")
@@ -26,6 +26,8 @@ INLINE_SIZE = 2048
 event loop, in a millisecond or two."""
 TABLE_COST = 3
 """Times as long as tokenizing alone that a table of the tokens takes."""
+MOST_POOLED = 2
+"""Times the hidden size that a pooled layer may be wide, by `mean_max`."""
 CHUNK_TEXTS = 64
 CHUNK_CHARS = 1 << 16
 """Bulk is tokenized in chunks of at most so many texts and, but for one long text, characters, so that other requests'
@@ -63,6 +65,8 @@ class Embedder:
         self._max_tokens = model.manifest.max_tokens
         self._frame = model.manifest.frame
         self._hidden_size = model.manifest.hidden_size
+        poolings = 1 + len(model.manifest.further_poolings)
+        self._widest = max(MOST_POOLED * poolings * self._hidden_size, model.manifest.projected)
         self._worker = worker
         self._lane = lane
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
@@ -180,10 +184,8 @@ class Embedder:
     def _check_reply(
         self, inputs: Sequence[PreparedText | InvalidInputError], tokens: int, options: EncodeOptions
     ) -> None:
-        if options.limited is None:
-            return
-        widest = sum([feature_of_window(feature).width(self._hidden_size) for feature in options.features])
-        if tokens * widest <= self.limits.reply_numbers:
+        layers = sum([len(feature.layers) for feature in options.features])
+        if options.limited is None or tokens * layers * self._widest <= self.limits.reply_numbers:
             return  # even if each token had a vector
         numbers = sum(item.numbers(self._hidden_size) for item in inputs if isinstance(item, PreparedText))
         self.limits.check_reply(options.limited, numbers)

@@ -1,16 +1,21 @@
 """What is read of modules.json and of each module's config, and what is refused."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from berth.artifact import Dense, Normalize
 from berth.types import Pooling
 from model_export.checkpoint import find_checkpoint
+from model_export.errors import ExportError
 from model_export.modules import DenseModule, Modules, read_modules
+from model_export.sentence_transformers import read_usage
 
 OLD = "sentence_transformers.models."
 DENSE = {"in_features": 60, "out_features": 4, "bias": True, "activation_function": "torch.nn.modules.activation.Tanh"}
@@ -249,3 +254,51 @@ def test_class_paths_of_all_versions_are_known(tmp_path: Path) -> None:
     _write(tmp_path, "1_x/config.json", {"pooling_mode": "cls"})
     _write(tmp_path, "2_x/config.json", DENSE)
     assert _read(tmp_path) == Modules(pooling=Pooling.CLS, projection=(LAYER,), normalize=True)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([OLD, "../x", "/"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+WHOLE = {
+    "modules.json": [
+        {"idx": place, "name": str(place), "path": f"{place}_x" if place else "", "type": OLD + kind}
+        for place, kind in enumerate(["Transformer", "Pooling", "Dense", "Normalize"])
+    ],
+    "1_x/config.json": {"pooling_mode": ["mean", "cls"], "include_prompt": False, "pooling_mode_cls_token": True},
+    "2_x/config.json": DENSE | {"module_input_name": "sentence_embedding", "module_output_name": None},
+    "3_x/config.json": {"module_input_name": "sentence_embedding"},
+    "sentence_bert_config.json": {"max_seq_length": 128, "do_lower_case": True, "transformer_task": None},
+    "config_sentence_transformers.json": {
+        "prompts": {"query": "q: "},
+        "default_prompt_name": "query",
+        "similarity_fn_name": "dot",
+        "truncate_dim": 2,
+        "model_type": "SentenceTransformer",
+    },
+}
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_the_files_say_they_are_read_or_refused_in_one_line(tmp_path: Path, data: st.DataObject) -> None:
+    files = copy.deepcopy(WHOLE)
+    name = data.draw(st.sampled_from(list(files)))
+    part: Any = files[name]
+    if isinstance(part, list):
+        part = part[data.draw(st.integers(0, len(part) - 1))]
+    if data.draw(st.booleans()):
+        part[data.draw(st.sampled_from(list(part)) | st.text(max_size=8))] = data.draw(VALUES)
+    else:
+        files[name] = data.draw(VALUES)
+    for file, content in files.items():
+        _write(tmp_path, file, content)
+    lines: list[str] = []
+    try:
+        usage = read_usage(find_checkpoint(str(tmp_path)))
+        assert usage.pooled_width(60) > 0
+        assert usage.projection[-1:] != (Normalize(),)
+    except ExportError as refused:
+        lines = str(refused).splitlines()
+    assert len(lines) <= 1
