@@ -1,12 +1,13 @@
 """The exported artifact: a folder with a manifest that vouches for every file in it."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from berth.errors import ArtifactError
 from berth.types import Encoding, Float32Array, Frame, Metric, Pooling
@@ -17,7 +18,7 @@ GRAPH = "model.onnx"
 WEIGHTS = "weights.bin"
 GOLDEN_VECTORS = "probes.npz"
 PROJECTION = "projection.npz"
-"""`weight_i` [outputs, inputs] and, where there is one, `bias_i` [outputs] of each layer of the projection."""
+"""`weight_i` [outputs, inputs] and, where there is one, `bias_i` [outputs] of the projection's layer i, from 0."""
 
 SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusion"]
 """Optimizers to disable where the graph runs: on the CPU, ONNX Runtime's fused residual + LayerNorm is several times
@@ -71,10 +72,22 @@ class Dense(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: Literal["dense"] = "dense"
     inputs: int
     outputs: int
     activation: str
     """The class's name in torch.nn, as `Tanh`; `Identity` is none."""
+
+
+class Normalize(BaseModel):
+    """Pooled vectors are scaled to length 1 before the layer that follows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["normalize"] = "normalize"
+
+
+ProjectionLayer = Annotated[Dense | Normalize, Field(discriminator="kind")]
 
 
 class Manifest(BaseModel):
@@ -110,8 +123,8 @@ class Manifest(BaseModel):
     """Whose vectors are joined to the first's."""
     include_prompt: bool = True
     """Whether the tokens of a prompt, and the special ones before it, are pooled."""
-    projection: tuple[Dense, ...] = ()
-    """What the pooled vector passes through, one after the other."""
+    projection: tuple[ProjectionLayer, ...] = ()
+    """What the pooled vector passes through, one after the other; the last is a `Dense`."""
     normalize: bool
     truncate_dim: int | None = None
     """The numbers that are kept of the vector at last, not normalized again."""
@@ -135,6 +148,24 @@ class Manifest(BaseModel):
     @property
     def has_pooler(self) -> bool:
         return "pooler_output" in self.outputs
+
+    @property
+    def projected(self) -> int:
+        """The width of a projected vector; 0 where there is no projection."""
+        return next((layer.outputs for layer in reversed(self.projection) if isinstance(layer, Dense)), 0)
+
+    @property
+    def dense_layers(self) -> dict[int, Dense]:
+        """The layers of the projection that have weights, by their places in it."""
+        return {place: layer for place, layer in enumerate(self.projection) if isinstance(layer, Dense)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseWeights:
+    """The numbers of a layer of the projection: `weight` [outputs, inputs] and `bias` [outputs], if it has one."""
+
+    weight: Float32Array
+    bias: Float32Array | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,6 +209,26 @@ class Artifact:
             raise ArtifactError(f"{self.folder / GOLDEN_VECTORS} cannot be read: {error}") from error
         return [GoldenVector(Encoding(*pair), vector) for *pair, vector in zip(ids, type_ids, vectors, strict=True)]
 
+    def projection(self) -> dict[int, DenseWeights]:
+        """Read the weights of the projection's layers that have some, by their places in it.
+
+        Raises `ArtifactError` where the file cannot be read or is not what the manifest says.
+        """
+        path, layers = self.folder / PROJECTION, self.manifest.dense_layers
+        if not layers:
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name].astype(np.float32) for name in stored.files}
+            weights = {place: DenseWeights(arrays[f"weight_{place}"], arrays.get(f"bias_{place}")) for place in layers}
+        except Exception as error:  # as above
+            raise ArtifactError(f"{path} cannot be read: {error}") from error
+        for place, layer in layers.items():
+            weight, bias = weights[place].weight, weights[place].bias
+            if weight.shape != (layer.outputs, layer.inputs) or (bias is not None and bias.shape != (layer.outputs,)):
+                raise ArtifactError(f"{path}: weight_{place} {list(weight.shape)} is not the layer of {MANIFEST}")
+        return weights
+
 
 def write_golden_vectors(folder: Path, golden: list[GoldenVector]) -> None:
     """Write what `Artifact.golden_vectors` reads."""
@@ -188,6 +239,13 @@ def write_golden_vectors(folder: Path, golden: list[GoldenVector]) -> None:
         lengths=np.array([len(each.encoding) for each in golden], dtype=np.int32),
         vectors=np.stack([each.vector for each in golden]),
     )
+
+
+def write_projection(folder: Path, weights: Mapping[int, DenseWeights]) -> None:
+    """Write what `Artifact.projection` reads."""
+    arrays = {f"weight_{place}": layer.weight for place, layer in weights.items()}
+    arrays |= {f"bias_{place}": layer.bias for place, layer in weights.items() if layer.bias is not None}
+    np.savez(folder / PROJECTION, **arrays)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -208,7 +266,8 @@ def read_artifact(folder: Path) -> Artifact:
     Raises `ArtifactError`, in one line, where a file is missing or altered or the manifest cannot be read.
     """
     manifest = read_manifest(folder)
-    for name in {TOKENIZER, GRAPH, WEIGHTS, GOLDEN_VECTORS} - manifest.files.keys():
+    needed = {TOKENIZER, GRAPH, WEIGHTS, GOLDEN_VECTORS} | ({PROJECTION} if manifest.projection else set())
+    for name in needed - manifest.files.keys():
         raise ArtifactError(f"{folder / MANIFEST} does not vouch for {name}; export the model again")
     for name, expected in manifest.files.items():
         try:

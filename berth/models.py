@@ -30,6 +30,7 @@ CHECKPOINT_FILES = [
     "modules.json",
     *ENCODER_FILES,
     *(f"0_*/{file}" for file in ENCODER_FILES),  # where sentence-transformers once put the encoder
+    "*_Dense*/model.safetensors",
 ]
 """All that an export reads of a repository; the rest of it (pickles, other formats) is not downloaded."""
 

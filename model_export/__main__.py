@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
-from berth.artifact import Precision, Target
+from berth.artifact import Manifest, Precision, Target
 from berth.models import DEFAULT_MODEL
 from model_export.errors import ExportError
 from model_export.export import Summary, export
@@ -94,7 +94,7 @@ def describe(summary: Summary) -> str:
         f"{manifest.source.id} → {summary.folder}",
         f"  {manifest.family}, {manifest.layers} layers of {manifest.hidden_size}, "
         f"{manifest.max_tokens} tokens at most, for {manifest.target} in {manifest.precision}",
-        f"  pooling {manifest.pooling}{', normalized' if manifest.normalize else ''}, similarity {manifest.similarity}",
+        f"  {pooling_of(manifest)}, similarity {manifest.similarity}",
         *(f"  {name:<16}{size / 1e6:>10.3f} MB" for name, size in summary.sizes.items()),
         f"  verified on {figures['texts']:.0f} texts, every layer: at most {figures['max_relative_difference']:.1e} "
         f"off the float64 forward pass, 1 - cosine ≤ {1 - figures['min_cosine']:.1e}",
@@ -104,6 +104,16 @@ def describe(summary: Summary) -> str:
     if summary.left_out:
         lines.append(f"  left out, as parts of heads: {', '.join(summary.left_out)}")
     return "\n".join([*lines, f"  {summary.seconds:.1f} s"])
+
+
+def pooling_of(manifest: Manifest) -> str:
+    """Say in words how a text's vector is made of its tokens'."""
+    parts = [f"pooling {' + '.join([manifest.pooling, *manifest.further_poolings])}"]
+    parts += [] if manifest.include_prompt else ["without the prompt"]
+    parts += [f"projected to {manifest.projected}"] if manifest.projected else []
+    parts += ["normalized"] if manifest.normalize else []
+    parts += [f"cut to {manifest.truncate_dim}"] if manifest.truncate_dim else []
+    return ", ".join(parts)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from model_export.families.family import Family
 from model_export.folder import whole_folder
 from model_export.graphs import GRAPHS, write_graph
 from model_export.network import Network
+from model_export.projection import ReadProjection, read_projection
 from model_export.reference import forward
 from model_export.samples import golden_encodings, random_encodings
 from model_export.sentence_transformers import Usage, read_usage
@@ -50,6 +51,7 @@ class _Model:
     network: Network
     weights: Weights
     tokenizer: ReadTokenizer
+    projection: ReadProjection
     max_tokens: int
     adapter: str | None
     source: Source
@@ -89,6 +91,7 @@ def export(
         except HalfError as error:
             note, precision = str(error), "fp32"
             figures = _write_and_verify(model, folder, target, precision)
+        model.projection.write(folder)
         manifest = _manifest(model, folder, figures, target, precision)
         (folder / artifact.MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
@@ -114,6 +117,7 @@ def _read(source: Checkpoint, adapter: str | None = None) -> _Model:
         network,
         match_weights(network, family, tensors),
         read_tokenizer(encoder, network, usage.lower_case),
+        read_projection(source, usage.projection, usage.pooled_width(network.hidden_size)),
         min(network.max_tokens, usage.max_tokens or network.max_tokens),
         adapter,
         Source(id=source.id, files=source.hashes()),  # last, for it is of what was read
@@ -163,7 +167,8 @@ def _batches(
 def _manifest(
     model: _Model, folder: Path, verification: dict[str, float], target: Target, precision: Precision
 ) -> Manifest:
-    written = (artifact.TOKENIZER, artifact.GRAPH, artifact.WEIGHTS, artifact.GOLDEN_VECTORS)
+    written = [artifact.TOKENIZER, artifact.GRAPH, artifact.WEIGHTS, artifact.GOLDEN_VECTORS]
+    written += [artifact.PROJECTION] if model.projection.weights else []
     return Manifest(
         berth_version=__version__,
         source=model.source,
@@ -181,7 +186,11 @@ def _manifest(
         window=model.layout.window,
         padding_id=model.network.padding_id,
         pooling=model.usage.pooling,
+        further_poolings=model.usage.further_poolings,
+        include_prompt=model.usage.include_prompt,
+        projection=model.projection.layers,
         normalize=model.usage.normalize,
+        truncate_dim=model.usage.truncate_dim,
         prompts=model.usage.prompts,
         default_prompt_name=model.usage.default_prompt_name,
         similarity=model.usage.similarity,

@@ -120,8 +120,8 @@ class Settings(BaseSettings):
     )
     log_format: Format = Field("text", description="how a line of the log is written")
     tracing: Literal["off", "otlp"] = Field("off", description="send OpenTelemetry spans where OTEL_ variables say")
-    encode_pooling: Literal["cls", "mean", "max", "mean_max", "last", "weighted_mean", "pooler"] = Field(
-        "mean", description="pooling of bert-as-service's route /encode"
+    encode_pooling: Literal["cls", "mean", "max", "mean_max", "last", "weighted_mean", "mean_sqrt_len", "pooler"] = (
+        Field("mean", description="pooling of bert-as-service's route /encode")
     )
     encode_layers: Annotated[list[int], NoDecode] = Field(
         [-2], description="layers of /encode, as in --encode-layers=-2,-1"

@@ -136,6 +136,7 @@ class InfoAnswer(BaseModel):
     max_client_batch_size: int
     version: str
     hidden_size: int
+    width: int
     layers: int
     precision: str
 

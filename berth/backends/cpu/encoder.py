@@ -9,6 +9,7 @@ import onnxruntime as ort
 from berth.artifact import EXACT_PRODUCTS, SLOW_FUSIONS, Artifact
 from berth.backends.cpu.packing import Layout, pack
 from berth.backends.golden import check_golden_vectors
+from berth.backends.projection import open_projection
 from berth.backends.requested import check_finite, outputs_of, pooled, requested_by, results_of
 from berth.errors import ArtifactError, EncoderError
 from berth.types import TokenSequence, Vectors
@@ -46,6 +47,7 @@ class CpuEncoder:
     def __init__(self, artifact: Artifact, *, exact: bool = False) -> None:
         self.max_batch_tokens = MAX_BATCH_TOKENS
         self._layout = Layout.of(artifact.manifest)
+        self._project = open_projection(artifact)
         self._session = _open(artifact, exact=exact)
         self._inputs = [each.name for each in self._session.get_inputs()]
 
@@ -62,7 +64,9 @@ class CpuEncoder:
             states = dict(zip(outputs, self._session.run(outputs, feeds), strict=True))
         except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
             raise EncoderError(f"the encoder failed: {error}") from error
-        vectors = {feature: pooled(feature, sequences, places, states) for feature, places in requested.items()}
+        vectors = {
+            feature: pooled(feature, sequences, places, states, self._project) for feature, places in requested.items()
+        }
         for each in vectors.values():
             check_finite([each] if isinstance(each, np.ndarray) else each)
         return results_of(sequences, requested, vectors)

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from berth import __version__
+from berth.artifact import Dense, Normalize
 from berth.contract import FakeEncoder
+from berth.types import Pooling
 
 if TYPE_CHECKING:
     from tests.service.api.conftest import Api, MakeApi
@@ -37,6 +39,11 @@ def test_info_has_teis_fields_and_ours(api: "Api") -> None:
         "max_client_batch_size": 2048,
         "version": __version__,
         "hidden_size": 384,
+        "width": 384,
+        "further_poolings": [],
+        "include_prompt": True,
+        "projection": [],
+        "truncate_dim": None,
         "layers": 6,
         "vocab_size": 30522,
         "truncation_side": "right",
@@ -53,6 +60,22 @@ def test_info_has_teis_fields_and_ours(api: "Api") -> None:
     assert expected.items() <= info.items()
     teis = {"model_sha", "max_concurrent_requests", "max_batch_requests", "tokenization_workers", "sha", "docker_label"}
     assert teis <= info.keys()
+
+
+def test_info_tells_what_the_models_own_vector_passes_through(make_api: "MakeApi") -> None:
+    layers = (Normalize(), Dense(inputs=768, outputs=24, activation="Tanh"))
+    own = {"further_poolings": (Pooling.MAX,), "include_prompt": False, "projection": layers, "truncate_dim": 16}
+    info = make_api(None, manifest=own).get("/info").json()
+    assert {
+        "width": 16,
+        "further_poolings": ["max"],
+        "include_prompt": False,
+        "projection": [
+            {"kind": "normalize"},
+            {"kind": "dense", "inputs": 768, "outputs": 24, "activation": "Tanh"},
+        ],
+        "truncate_dim": 16,
+    }.items() <= info.items()
 
 
 def test_health_before_and_after_loading(make_api: "MakeApi") -> None:

@@ -81,6 +81,18 @@ def test_normalize_can_be_left_out(api: "Api") -> None:
     assert abs(np.linalg.norm(raw) - 1) > 0.1
 
 
+def test_vectors_that_the_model_cuts_are_normalised_where_it_is_asked_for(
+    make_api: "MakeApi", encoder: CpuEncoder
+) -> None:
+    api = make_api(encoder, manifest={"truncate_dim": 16})
+    raw = feature(api, SHIP, pooling="mean")[:16]
+    plain = api.post("/embed", {"inputs": SHIP, "normalize": False}).json()
+    np.testing.assert_allclose(plain, [raw], atol=1e-5)
+    normalised = api.post("/embed", {"inputs": SHIP}).json()
+    np.testing.assert_allclose(normalised, [raw / np.linalg.norm(raw)], atol=1e-6)
+    refusal(api.post("/embed", {"inputs": SHIP, "dimensions": 17}), 413, "Validation")
+
+
 @pytest.mark.parametrize("dimensions", [1, 64, 384])
 def test_dimensions_cut_and_normalise_only_what_is_to_be_normalised(api: "Api", dimensions: int) -> None:
     raw = feature(api, SHIP, pooling="mean")[:dimensions]
