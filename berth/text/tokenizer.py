@@ -49,6 +49,8 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._max_tokens = max_tokens
         self._vocab_size = vocab_size
+        # Tokens may have been added without rows for them; the export sees to it that all others have one.
+        self._has_rows = max(self._tokenizer.get_added_tokens_decoder(), default=0) < vocab_size
         self._type_vocab_size = type_vocab_size
         frame = self._tokenizer.encode("").ids
         if len(frame) != 2:
@@ -112,6 +114,8 @@ class Tokenizer:
             case TextPair() if self._type_vocab_size < 2:
                 raise InvalidInputError(text.name, "the model has one segment type and takes no pairs")
         assert encoding is not None, "the library encodes all but token ids"
+        if not self._has_rows:
+            self._check_rows(text.name, encoding)
         source = _encoding_of(encoding, detailed=detailed)
         if isinstance(text.value, SplitText) and source.words is not None:
             _check_words(text.name, text.value.words, source.words)
@@ -142,6 +146,12 @@ class Tokenizer:
                 "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))",
             )
         self._check_range(name, ids)
+
+    def _check_rows(self, name: str, encoding: tokenizers.Encoding) -> None:
+        missing = next((id_ for id_ in encoding.ids if id_ >= self._vocab_size), None)
+        if missing is not None:
+            token = self._tokenizer.id_to_token(missing)
+            raise InvalidInputError(name, f"has the token {token!r}, for which the model has no embedding")
 
     def _check_range(self, name: str, ids: Sequence[int]) -> None:
         if ids and (min(ids) < 0 or max(ids) >= self._vocab_size):
