@@ -116,7 +116,7 @@ def _read(source: Checkpoint, adapter: str | None = None) -> _Model:
         family,
         network,
         match_weights(network, family, tensors),
-        read_tokenizer(encoder, network, usage.lower_case),
+        read_tokenizer(encoder, network, usage.lower_case, family.tokenizer),
         read_projection(source, usage.projection, usage.pooled_width(network.hidden_size)),
         min(network.max_tokens, usage.max_tokens or network.max_tokens),
         adapter,

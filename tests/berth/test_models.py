@@ -253,6 +253,24 @@ def test_a_checkpoint_has_one_place_however_it_is_spelled(checkpoint: Path, monk
     assert [artifact_folder(name, CPU, cache) for name in ("tug", "./tug", "~/tug")] == [place] * 3
 
 
+@pytest.mark.parametrize("place", ["", "snapshots/0123"], ids=["the model", "a snapshot"])
+def test_a_folder_of_the_hubs_cache_has_the_models_place(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "models--owner--name"
+    for file, content in {"refs/main": "0123", "snapshots/0123/config.json": "{}", "blobs/ab": "a"}.items():
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).write_text(content)
+    link = folder / "snapshots" / "0123" / "vocab.txt"
+    link.symlink_to("../../blobs/ab")
+    found = artifact_folder(str(folder / place), CPU, tmp_path / "cache")
+    assert re.fullmatch(r"owner/name-[0-9a-f]{12}/cpu-fp32", found.relative_to(tmp_path / "cache").as_posix())
+    (folder / "blobs" / "ab").write_text("another")
+    assert artifact_folder(str(folder / place), CPU, tmp_path / "cache") != found
+    (folder / "snapshots" / "0123").rename(folder / "snapshots" / "4567")
+    (folder / "snapshots" / "89ab").mkdir()
+    with pytest.raises(ModelNotFoundError, match="2 snapshots, and refs/main names none of them"):
+        artifact_folder(str(folder), CPU, tmp_path / "cache")
+
+
 def test_what_no_export_reads_changes_no_place(checkpoint: Path, tiny_artifact: Path) -> None:
     cache = checkpoint / "cache"
     before = artifact_folder(str(checkpoint), CPU, cache)
