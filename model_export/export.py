@@ -105,6 +105,8 @@ def _read(source: Checkpoint, adapter: str | None = None) -> _Model:
     if not config:
         raise ExportError(f"{encoder.folder}: there is no config.json, so this is not a checkpoint")
     family = family_of(config)
+    if usage.transformer not in ("Transformer", family.module):
+        raise ExportError(f"{source.id}: modules.json: {usage.transformer} is code that no family covers")
     network = family.network(config)
     tensors: TensorSource = open_tensors(encoder)
     if family.adapted is not None:

@@ -41,6 +41,8 @@ class Family:
     """How the names of tensors end that hold nothing learnt."""
     code: tuple[str, ...] = ()
     """The classes of code on the hub (`auto_map`) that this family computes."""
+    module: str = "Transformer"
+    """sentence-transformers' module of the encoder, where it is code of the checkpoint's own."""
     adapted: Callable[[dict[str, Any], Tensors, str | None], TensorSource] | None = None
     """Merges the adapter of a name into the tensors, where checkpoints have adapters."""
     tokenizer: str | None = None

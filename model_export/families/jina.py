@@ -131,6 +131,7 @@ def _family(name: str, code: tuple[str, ...], *checkpoints: str) -> Family:
         heads=("lm_head.", "classifier.", "qa_outputs."),
         buffers=("embeddings.position_ids", "inv_freq"),
         code=code,
+        module="custom_st.Transformer" if code else "Transformer",
         tokenizer="XLMRobertaTokenizer",
         adapted=adapted,
         checkpoints=checkpoints,
