@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from berth.artifact import Precision
+from berth.artifact import Precision, WeightBits
 from berth.types import Encoding
 from model_export import quantize
 from model_export.network import Activation, Network
@@ -26,15 +27,20 @@ class States:
 
 
 def forward(
-    network: Network, weights: Weights, encodings: Sequence[Encoding], precision: Precision = "fp32"
+    network: Network,
+    weights: Weights,
+    encodings: Sequence[Encoding],
+    precision: Precision = "fp32",
+    weight_bits: WeightBits | None = None,
 ) -> list[States]:
     """Run texts through the network layer by layer, so that one layer's weights are in memory at a time.
 
     With int8 the products of the layers are those of rounded rows and rounded weights; all else is float64 still.
     """
+    linear = partial(_int8_linear, weight_bits=weight_bits or 8) if precision == "int8" else _linear
     states = [[rows] for rows in _embeddings(network, weights, encodings)]
     for layer in layers_of(network.layers, "verifying"):
-        block = _Block(network, weights, f"layer.{layer}", _int8_linear if precision == "int8" else _linear)
+        block = _Block(network, weights, f"layer.{layer}", linear)
         for hidden in states:
             hidden.append(block(hidden[-1]))
     if not weights.has_pooler:
@@ -96,9 +102,9 @@ def _linear(weights: Weights, name: str) -> Rows:
     return lambda x: x @ matrix.T + bias
 
 
-def _int8_linear(weights: Weights, name: str) -> Rows:
+def _int8_linear(weights: Weights, name: str, weight_bits: WeightBits) -> Rows:
     matrix, bias = weights[f"{name}.weight"].astype(np.float64), weights[f"{name}.bias"].astype(np.float64)
-    columns = np.abs(matrix).max(axis=1) / 127
+    columns = np.abs(matrix).max(axis=1) / (2 ** (weight_bits - 1) - 1)
     columns[columns == 0] = 1
     codes = np.rint(matrix / columns[:, None])
     coding = quantize.RECTIFIED if name.endswith(".outer") else quantize.SYMMETRIC

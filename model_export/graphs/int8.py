@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import numpy_helper
 
+from berth.artifact import WeightBits
 from model_export.builder import MICROSOFT, GraphBuilder
 from model_export.graphs.cpu import CpuGraph
 from model_export.network import Network
@@ -24,8 +25,9 @@ class Rows:
 class Int8Graph(CpuGraph):
     """The same network, the products of its layers in int8: of weights coded by column, and rows coded as they come."""
 
-    def __init__(self, network: Network, weights: Weights, builder: GraphBuilder) -> None:
+    def __init__(self, network: Network, weights: Weights, builder: GraphBuilder, weight_bits: WeightBits = 8) -> None:
         super().__init__(network, weights, builder)
+        self.weight_bits = weight_bits
         self.rows: dict[str, Rows] = {}
         """What has been coded, by its name: query, key and value share their input's codes."""
 
@@ -55,7 +57,7 @@ class Int8Graph(CpuGraph):
         return product if name.endswith(".key") else self.builder.op("Add", name, product, self.weight(f"{name}.bias"))
 
     def product(self, name: str, x: str) -> str:
-        codes, scales = quantize_columns(self.weights[f"{name}.weight"].T)
+        codes, scales = quantize_columns(self.weights[f"{name}.weight"].T, self.weight_bits)
         matrix, columns = self.builder.weight(f"{name}.weight", codes), self.builder.weight(f"{name}.scales", scales)
         if x not in self.rows:
             self.rows[x] = self.quantized(x)

@@ -138,6 +138,7 @@ class InfoAnswer(BaseModel):
     hidden_size: int
     layers: int
     precision: str
+    weight_bits: int | None
 
 
 class TeiToken(Answer):
