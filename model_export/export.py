@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from berth import __version__, artifact
-from berth.artifact import GoldenVector, Manifest, Output, Precision, Source, Target
+from berth.artifact import GoldenVector, Manifest, Output, Precision, Source, Target, WeightBits
 from berth.backends.cpu.packing import Layout
+from berth.processor import weight_bits_here
 from berth.types import Encoding
 from model_export.checkpoint import Checkpoint, find_checkpoint
 from model_export.comparison import Batch
@@ -39,6 +40,8 @@ class Summary:
     """The checkpoint's tensors that belong to heads."""
     note: str | None
     """Why the graph is not in the precision that was asked for."""
+    bits_reason: str | None
+    """Why int8's weights have the bits that they have, where the export chose them."""
     seconds: float
 
 
@@ -67,35 +70,41 @@ def export(
     out: Path,
     target: Target = "cpu",
     precision: Precision | None = None,
+    int8_weights: WeightBits | None = None,
     adapter: str | None = None,
 ) -> Summary:
     """Export a checkpoint (a folder or a model id) to the folder `out`; `ExportError` says in one line why it can't.
 
-    The precision is the target's own where none is given. Where float16 does not do for the model, the graph is in
-    float32, and the summary says why. `adapter` names the one of the checkpoint's adapters that is merged, if any.
+    The precision is the target's own where none is given, the bits of int8's weights those that are fastest on this
+    machine. Where float16 does not do for the model, the graph is in float32, and the summary says why. `adapter` names
+    the one of the checkpoint's adapters that is merged, if any.
     """
     start = time.monotonic()
     precision = precision or artifact.DEFAULT_PRECISIONS[target]
     if precision not in GRAPHS[target]:
         built = " or ".join(GRAPHS[target])
         raise ExportError(f"target {target} with precision {precision} is not built yet; {target} with {built} is")
+    if int8_weights is not None and precision != "int8":
+        raise ExportError(f"--int8-weights {int8_weights} is for precision int8, and the precision is {precision}")
     try:
         model = _read(find_checkpoint(checkpoint), adapter)
     except OSError as error:
         raise ExportError(f"{checkpoint} cannot be read: {error}") from error
-    note = None
+    note, weight_bits, bits_reason = None, int8_weights, None
+    if precision == "int8" and weight_bits is None:
+        weight_bits, bits_reason = weight_bits_here()
     with whole_folder(out) as folder:
         model.tokenizer.tokenizer.save(str(folder / artifact.TOKENIZER), pretty=False)
         try:
-            figures = _write_and_verify(model, folder, target, precision)
+            figures = _write_and_verify(model, folder, target, precision, weight_bits)
         except HalfError as error:
             note, precision = str(error), "fp32"
             figures = _write_and_verify(model, folder, target, precision)
         model.projection.write(folder)
-        manifest = _manifest(model, folder, figures, target, precision)
+        manifest = _manifest(model, folder, figures, target, precision, weight_bits)
         (folder / artifact.MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    return Summary(out, manifest, sizes, model.weights.left_out, note, time.monotonic() - start)
+    return Summary(out, manifest, sizes, model.weights.left_out, note, bits_reason, time.monotonic() - start)
 
 
 def _read(source: Checkpoint, adapter: str | None = None) -> _Model:
@@ -126,13 +135,15 @@ def _read(source: Checkpoint, adapter: str | None = None) -> _Model:
     )
 
 
-def _write_and_verify(model: _Model, folder: Path, target: Target, precision: Precision) -> dict[str, float]:
+def _write_and_verify(
+    model: _Model, folder: Path, target: Target, precision: Precision, weight_bits: WeightBits | None = None
+) -> dict[str, float]:
     """Write the graph, hold it against the reference, and write the reference's vectors down as golden vectors.
 
     In int8 rounding alone makes a larger difference from the float64 pass than many mistakes do. So the first layer,
     which has every kind of product, is compared with a reference that rounds alike, and the golden vectors are of it.
     """
-    write_graph(model.network, model.weights, folder, target, precision)
+    write_graph(model.network, model.weights, folder, target, precision, weight_bits)
     texts = (
         golden_encodings(model.tokenizer.tokenizer, model.max_tokens),
         random_encodings(model.network, model.max_tokens),
@@ -145,7 +156,7 @@ def _write_and_verify(model: _Model, folder: Path, target: Target, precision: Pr
         alone = random[:1], of_random[:1]  # goes another way through the graph than several
         figures = verify(folder, [*batches, alone], model.layout, precision)
     if precision == "int8":
-        batches = _batches(model.network, model.weights, texts, precision, layers=1)
+        batches = _batches(model.network, model.weights, texts, precision, weight_bits, layers=1)
         figures |= verify_rounded(folder, batches, model.layout)
     [(real, of_real), _] = batches
     means = [text.hidden[-1].mean(axis=0).astype("float32") for text in of_real]
@@ -158,16 +169,22 @@ def _batches(
     weights: Weights,
     texts: tuple[list[Encoding], list[Encoding]],
     precision: Precision = "fp32",
+    weight_bits: WeightBits | None = None,
     layers: int | None = None,
 ) -> list[Batch]:
     """Compute what the texts must come to: the real ones and the random ones, in one pass over the weights."""
     real, random = texts
-    states = forward(network, weights, [*real, *random], precision, layers)
+    states = forward(network, weights, [*real, *random], precision, weight_bits, layers)
     return [(real, states[: len(real)]), (random, states[len(real) :])]
 
 
 def _manifest(
-    model: _Model, folder: Path, verification: dict[str, float], target: Target, precision: Precision
+    model: _Model,
+    folder: Path,
+    verification: dict[str, float],
+    target: Target,
+    precision: Precision,
+    weight_bits: WeightBits | None,
 ) -> Manifest:
     written = [artifact.TOKENIZER, artifact.GRAPH, artifact.WEIGHTS, artifact.GOLDEN_VECTORS]
     written += [artifact.PROJECTION] if model.projection.weights else []
@@ -198,6 +215,7 @@ def _manifest(
         similarity=model.usage.similarity,
         target=target,
         precision=precision,
+        weight_bits=weight_bits,
         verification=verification,
         probe_tolerance=probe_tolerance(precision, verification),
         probe_layer=GOLDEN_LAYERS[precision],

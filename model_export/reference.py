@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from berth.artifact import Precision
+from berth.artifact import Precision, WeightBits
 from berth.types import Encoding
 from model_export import quantize
 from model_export.network import Activation, Buckets, Network, Rotary
@@ -30,6 +31,7 @@ def forward(
     weights: Weights,
     encodings: Sequence[Encoding],
     precision: Precision = "fp32",
+    weight_bits: WeightBits | None = None,
     layers: int | None = None,
 ) -> list[States]:
     """Run texts through the network layer by layer, so that one layer's weights are in memory at a time.
@@ -37,10 +39,11 @@ def forward(
     With `layers` only the first ones are run, and nothing behind them. With int8 the products of the layers are those
     of rounded rows and rounded weights; all else is float64 still.
     """
+    linear = partial(_int8_linear, weight_bits=weight_bits or 8) if precision == "int8" else _linear
     states = [[rows] for rows in _embeddings(network, weights, encodings)]
     bias = None if network.buckets is None else _by_distance(network.buckets, weights, max(map(len, encodings)))
     for layer in layers_of(network.layers if layers is None else layers, "verifying"):
-        block = _Block(network, weights, layer, bias, _int8_linear if precision == "int8" else _linear)
+        block = _Block(network, weights, layer, bias, linear)
         for hidden in states:
             hidden.append(block(hidden[-1]))
     if layers is not None:
@@ -176,10 +179,10 @@ def _bias(weights: Weights, name: str) -> Float64Array | float:
     return weights[f"{name}.bias"].astype(np.float64) if f"{name}.bias" in weights else 0.0
 
 
-def _int8_linear(weights: Weights, name: str, rectified: bool) -> Rows:
+def _int8_linear(weights: Weights, name: str, rectified: bool, weight_bits: WeightBits) -> Rows:
     coding = quantize.RECTIFIED if rectified else quantize.SYMMETRIC
     matrix, bias = weights[f"{name}.weight"].astype(np.float64), _bias(weights, name)
-    columns = np.abs(matrix).max(axis=1) / 127
+    columns = np.abs(matrix).max(axis=1) / (2 ** (weight_bits - 1) - 1)
     columns[columns == 0] = 1
     codes = np.rint(matrix / columns[:, None])
 

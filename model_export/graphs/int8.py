@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import numpy_helper
 
+from berth.artifact import WeightBits
 from model_export.builder import MICROSOFT, GraphBuilder
 from model_export.graphs.cpu import CpuGraph
 from model_export.network import Activation, Network
@@ -27,8 +28,9 @@ class Rows:
 class Int8Graph(CpuGraph):
     """The same network, the products of its layers in int8: of weights coded by column, and rows coded as they come."""
 
-    def __init__(self, network: Network, weights: Weights, builder: GraphBuilder) -> None:
+    def __init__(self, network: Network, weights: Weights, builder: GraphBuilder, weight_bits: WeightBits = 8) -> None:
         super().__init__(network, weights, builder)
+        self.weight_bits = weight_bits
         self.rows: dict[str, Rows] = {}
         """What has been coded, by its name: query, key and value share their input's codes."""
 
@@ -71,7 +73,7 @@ class Int8Graph(CpuGraph):
     def product(self, name: str, x: str, weights: str) -> str:
         matrix, columns = f"{weights}.weight", f"{weights}.scales"
         if matrix not in self.builder:
-            codes, scales = quantize_columns(self.weights[matrix].T)
+            codes, scales = quantize_columns(self.weights[matrix].T, self.weight_bits)
             self.builder.weight(matrix, codes)
             self.builder.weight(columns, scales)
         if x not in self.rows:
