@@ -71,10 +71,13 @@ class Int8Graph(CpuGraph):
         return self.builder.op("Add", name, product, self.weight(f"{weights}.bias"))
 
     def product(self, name: str, x: str, weights: str) -> str:
-        matrix, columns = f"{weights}.weight", f"{weights}.scales"
+        # In 8 bits each product has a tensor of its own, if all are one in the file: where ONNX Runtime makes products
+        # exact it rewrites the tensor of each, and stops at one that it has met before.
+        shared = self.weight_bits == 7 or self.network.shared is None
+        matrix, columns = f"{weights if shared else name}.weight", f"{weights}.scales"
         if matrix not in self.builder:
-            codes, scales = quantize_columns(self.weights[matrix].T, self.weight_bits)
-            self.builder.weight(matrix, codes)
+            codes, scales = quantize_columns(self.weights[f"{weights}.weight"].T, self.weight_bits)
+            self.builder.weight(matrix, codes, f"{weights}.weight")
             self.builder.weight(columns, scales)
         if x not in self.rows:
             self.rows[x] = self.quantized(x)
