@@ -42,10 +42,10 @@ def test_codes_do_not_depend_on_the_size_of_a_column(matrix: Float32Array, power
 
 
 @pytest.mark.parametrize(
-    ("bits", "expected"), [(8, [[64, -127], [-127, 25], [0, 0]]), (7, [[32, -63], [-63, 13], [0, 0]])]
+    ("bits", "expected"), [(8, [[95, -127], [-127, 25], [0, 0]]), (7, [[47, -63], [-63, 13], [0, 0]])]
 )
 def test_the_largest_of_each_column_has_the_largest_code(bits: WeightBits, expected: list[list[int]]) -> None:
-    codes, _ = quantize_columns(np.array([[1, -5], [-2, 1], [0, 0]], dtype=np.float32), bits)
+    codes, _ = quantize_columns(np.array([[3, -5], [-4, 1], [0, 0]], dtype=np.float32), bits)
     assert codes.tolist() == expected
 
 
