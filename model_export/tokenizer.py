@@ -74,7 +74,9 @@ def _lower_case(backend: Tokenizer) -> None:
 
 
 def _types(tokenizer: Tokenizer) -> set[int]:
-    return {*tokenizer.encode("a").type_ids, *tokenizer.encode("a", "a").type_ids}
+    return {
+        type_ for text in GOLDEN_TEXTS for pair in ((), (text,)) for type_ in tokenizer.encode(text, *pair).type_ids
+    }
 
 
 def _without_types(tokenizer: Tokenizer, frame: Frame) -> processors.PostProcessor:
