@@ -34,11 +34,13 @@ def load_tokenizer(checkpoint: Checkpoint, tokenizer_class: str | None) -> tuple
         raise ExportError(f"{checkpoint.folder}: without a config.json nothing names the class of the tokenizer")
     auto = _import_auto()
     found = _class_of_name(auto, named)
-    # AutoTokenizer does without the name of a class, but not without a config.json.
-    loader = auto.AutoTokenizer if model and (given or not tokenizer_class) else found
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         with silence():
-            tokenizer = loader.from_pretrained(str(checkpoint.folder), local_files_only=True, trust_remote_code=False)
+            loader = found
+            if model and (given or not tokenizer_class):
+                loader, options["config"] = auto.AutoTokenizer, _config_of_model(auto, model)
+            tokenizer = loader.from_pretrained(str(checkpoint.folder), **options)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of the tokenizers library is no Exception
@@ -112,6 +114,15 @@ def _check_config(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
     if "added_tokens_decoder" not in config:
         for name in OF_OLDER_FOLDERS:
             checkpoint.object(name)
+
+
+def _config_of_model(auto: Any, model: dict[str, Any]) -> Any:
+    """Make a config of the fields that `AutoTokenizer` looks at, so that no other one stops it."""
+    fields = {name: model[name] for name in ("tokenizer_class", "model_name") if model.get(name)}
+    try:
+        return auto.AutoConfig.for_model(model.get("model_type"), **fields)
+    except ValueError:  # a model that transformers does not know
+        return auto.PreTrainedConfig.from_dict({"model_type": model.get("model_type", "")} | fields)
 
 
 def _class_of_name(auto: Any, name: Any) -> Any:
