@@ -213,7 +213,8 @@ class Artifact:
                 vectors = stored["vectors"].astype(np.float32)
         except Exception as error:  # NumPy and zipfile raise many kinds
             raise ArtifactError(f"{self.folder / GOLDEN_VECTORS} cannot be read: {error}") from error
-        return [GoldenVector(Encoding(*pair), vector) for *pair, vector in zip(ids, type_ids, vectors, strict=True)]
+        golden = zip(ids, type_ids, vectors, strict=True)
+        return [GoldenVector(Encoding(ids_, types), vector) for ids_, types, vector in golden]
 
     def projection(self) -> dict[int, DenseWeights]:
         """Read the weights of the projection's layers that have some, by their places in it.
