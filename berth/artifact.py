@@ -29,6 +29,8 @@ EXACT_PRODUCTS = ("session.x64quantprecision", "1")
 add two of them in 16 bits, which do not hold every sum; with VNNI it would only choose kernels that do without it."""
 
 Target = Literal["cpu", "cuda"]
+Activation = Literal["Identity", "Tanh", "ReLU", "LeakyReLU", "ELU", "Sigmoid", "SiLU", "GELU"]
+"""The classes of torch.nn that a layer of the projection may end with; `Identity` does nothing."""
 Precision = Literal["fp32", "fp16", "int8"]
 
 DEFAULT_PRECISIONS: dict[Target, Precision] = {"cpu": "fp32", "cuda": "fp16"}
@@ -75,8 +77,7 @@ class Dense(BaseModel):
     kind: Literal["dense"] = "dense"
     inputs: int
     outputs: int
-    activation: str
-    """The class's name in torch.nn, as `Tanh`; `Identity` is none."""
+    activation: Activation
 
 
 class Normalize(BaseModel):
@@ -207,7 +208,8 @@ class Artifact:
                 vectors = stored["vectors"].astype(np.float32)
         except Exception as error:  # NumPy and zipfile raise many kinds
             raise ArtifactError(f"{self.folder / GOLDEN_VECTORS} cannot be read: {error}") from error
-        return [GoldenVector(Encoding(*pair), vector) for *pair, vector in zip(ids, type_ids, vectors, strict=True)]
+        texts = zip(ids, type_ids, vectors, strict=True)
+        return [GoldenVector(Encoding(of_text, types), vector) for of_text, types, vector in texts]
 
     def projection(self) -> dict[int, DenseWeights]:
         """Read the weights of the projection's layers that have some, by their places in it.
@@ -245,7 +247,7 @@ def write_projection(folder: Path, weights: Mapping[int, DenseWeights]) -> None:
     """Write what `Artifact.projection` reads."""
     arrays = {f"weight_{place}": layer.weight for place, layer in weights.items()}
     arrays |= {f"bias_{place}": layer.bias for place, layer in weights.items() if layer.bias is not None}
-    np.savez(folder / PROJECTION, **arrays)
+    np.savez(folder / PROJECTION, allow_pickle=False, **arrays)
 
 
 def read_manifest(folder: Path) -> Manifest:
