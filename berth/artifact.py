@@ -30,6 +30,8 @@ add two of them in 16 bits, which do not hold every sum of weights in 8 bits; wi
 that do without it. Where no weight is past 64 ONNX Runtime takes the faster kernels in any case."""
 
 Target = Literal["cpu", "cuda"]
+Activation = Literal["Identity", "Tanh", "ReLU", "LeakyReLU", "ELU", "Sigmoid", "SiLU", "GELU"]
+"""The classes of torch.nn that a layer of the projection may end with; `Identity` does nothing."""
 Precision = Literal["fp32", "fp16", "int8"]
 WeightBits = Literal[7, 8]
 """Of int8's weights: codes of -127 to 127, or of -63 to 63. Of the latter every sum of two products, at most
@@ -79,8 +81,7 @@ class Dense(BaseModel):
     kind: Literal["dense"] = "dense"
     inputs: int
     outputs: int
-    activation: str
-    """The class's name in torch.nn, as `Tanh`; `Identity` is none."""
+    activation: Activation
 
 
 class Normalize(BaseModel):
@@ -252,7 +253,7 @@ def write_projection(folder: Path, weights: Mapping[int, DenseWeights]) -> None:
     """Write what `Artifact.projection` reads."""
     arrays = {f"weight_{place}": layer.weight for place, layer in weights.items()}
     arrays |= {f"bias_{place}": layer.bias for place, layer in weights.items() if layer.bias is not None}
-    np.savez(folder / PROJECTION, **arrays)
+    np.savez(folder / PROJECTION, allow_pickle=False, **arrays)
 
 
 def read_manifest(folder: Path) -> Manifest:

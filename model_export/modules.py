@@ -4,12 +4,11 @@ What each does is read in sentence-transformers 6.2: base/modules and sentence_t
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from berth.artifact import Dense, Normalize
-from berth.backends.projection import ACTIVATIONS
+from berth.artifact import Activation, Dense, Normalize
 from berth.types import Pooling, ResolvedFeature
 from model_export.checkpoint import MODULES, Checkpoint
 from model_export.errors import ExportError
@@ -98,14 +97,14 @@ def read_modules(checkpoint: Checkpoint) -> Modules:
     for kind in kinds:
         if kind not in (*TRANSFORMERS, "Pooling", "Dense", "Normalize", "Dropout"):
             raise ExportError(f"{where}: the module {kind} is not implemented")
-    for module in listed:
-        if module.kind == "Normalize":
-            _check_normalize(checkpoint.inside(module.path))
     # A Normalize before the pooling has no vector yet: sentence-transformers passes it by.
     pooling = kinds.index("Pooling") if "Pooling" in kinds else 0
     once = all(kinds.count(kind) == 1 for kind in (kinds[0], "Pooling"))
     if not once or kinds[0] not in TRANSFORMERS or set(kinds[1:pooling]) - {"Normalize"}:
         raise ExportError(f"{where}: {', '.join(kinds)}: expected Transformer, Pooling, and what changes its vector")
+    for module in listed:
+        if module.kind == "Normalize":
+            _check_normalize(checkpoint.inside(module.path))
     poolings, include_prompt = _poolings(checkpoint.inside(listed[pooling].path))
     projection = _projection(checkpoint, listed[pooling + 1 :])
     normalize = projection[-1:] == [Normalize()]
@@ -188,8 +187,8 @@ def _dense(module: Checkpoint) -> DenseModule:
         raise ExportError(f"{where}: use_residual {residual!r} is not implemented")
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     package, _, name = activation.rpartition(".") if isinstance(activation, str) else ("", "", "")
-    if package not in IN_TORCH or name not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
+    if package not in IN_TORCH or name not in get_args(Activation):
+        known = ", ".join(get_args(Activation))
         raise ExportError(
             f"{where}: activation_function {activation!r} is not implemented; of torch.nn there are {known}"
         )

@@ -118,9 +118,7 @@ def _of_prompts(feature: ResolvedFeature, encodings: Sequence[Encoding]) -> IntA
     return np.array(prompts, dtype=np.intp)
 
 
-def _without_first(
-    hidden: Float32Array, lengths: Sequence[int], skipped: IntArray
-) -> tuple[Float32Array, Sequence[int]]:
+def _without_first(hidden: Float32Array, lengths: Sequence[int], skipped: IntArray) -> tuple[Float32Array, list[int]]:
     """Leave out the first rows of each segment of the packed rows, `skipped` [segments] of them."""
     kept = _places(lengths) >= np.repeat(skipped, lengths)
     return hidden[kept], (np.asarray(lengths) - skipped).tolist()

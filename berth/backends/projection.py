@@ -1,13 +1,11 @@
 """The projection: what a model's pooled vectors pass through before they are its own, sentence-transformers' Dense."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from berth.artifact import MANIFEST, Artifact, Dense, DenseWeights
+from berth.artifact import Activation, Artifact, Dense, DenseWeights
 from berth.backends.pooling import Project, normalize
-from berth.errors import ArtifactError
 from berth.types import Float32Array
 
 
@@ -16,15 +14,15 @@ def _tanh(x: Float32Array) -> Float32Array:
 
 
 def _relu(x: Float32Array) -> Float32Array:
-    return np.maximum(x, np.float32(0))
+    return np.asarray(np.maximum(x, np.float32(0)))
 
 
 def _leaky_relu(x: Float32Array) -> Float32Array:  # negative_slope 0.01
-    return np.where(x > 0, x, np.float32(0.01) * x)
+    return np.asarray(np.where(x > 0, x, np.float32(0.01) * x))
 
 
 def _elu(x: Float32Array) -> Float32Array:  # alpha 1
-    return np.where(x > 0, x, np.expm1(np.minimum(x, np.float32(0))))
+    return np.asarray(np.where(x > 0, x, np.expm1(np.minimum(x, np.float32(0)))))
 
 
 def _sigmoid(x: Float32Array) -> Float32Array:  # 1 / (1 + exp(-x)), which does not overflow so
@@ -36,7 +34,7 @@ def _silu(x: Float32Array) -> Float32Array:
 
 
 def _gelu(x: Float32Array) -> Float32Array:  # approximate "none": by the error function
-    return x * (1 + _erf(x * np.float32(0.5**0.5))) / 2
+    return np.asarray(x * (1 + _erf(x * np.float32(0.5**0.5))) / 2)
 
 
 def _erf(x: Float32Array) -> Float32Array:
@@ -46,14 +44,14 @@ def _erf(x: Float32Array) -> Float32Array:
     polynomial = np.zeros_like(t)
     for factor in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
         polynomial = (polynomial + np.float32(factor)) * t
-    return np.copysign(1 - polynomial * np.exp(-size * size), x)
+    return np.asarray(np.copysign(1 - polynomial * np.exp(-size * size), x))
 
 
 def _identity(x: Float32Array) -> Float32Array:
     return x
 
 
-ACTIVATIONS: dict[str, Callable[[Float32Array], Float32Array]] = {
+ACTIVATIONS: dict[Activation, Project] = {
     "Identity": _identity,
     "Tanh": _tanh,
     "ReLU": _relu,
@@ -84,7 +82,7 @@ class DenseLayer:
     """activation(vectors · weightᵀ + bias)."""
 
     weights: DenseWeights
-    activation: Callable[[Float32Array], Float32Array]
+    activation: Project
 
     def __call__(self, vectors: Float32Array) -> Float32Array:
         """Give [n, outputs] of [n, inputs]."""
@@ -97,13 +95,7 @@ def open_projection(artifact: Artifact) -> Projection | None:
     weights = artifact.projection()
     layers: list[Project] = []
     for place, layer in enumerate(artifact.manifest.projection):
-        if not isinstance(layer, Dense):
-            layers.append(normalize)
-        elif layer.activation in ACTIVATIONS:
-            layers.append(DenseLayer(weights[place], ACTIVATIONS[layer.activation]))
-        else:
-            known = ", ".join(ACTIVATIONS)
-            raise ArtifactError(
-                f"{artifact.folder / MANIFEST}: projection: the activation {layer.activation} is not one of {known}"
-            )
+        layers.append(
+            DenseLayer(weights[place], ACTIVATIONS[layer.activation]) if isinstance(layer, Dense) else normalize
+        )
     return Projection(tuple(layers)) if layers else None

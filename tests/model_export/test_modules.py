@@ -261,7 +261,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=5,
 )
-WHOLE = {
+WHOLE: dict[str, Any] = {
     "modules.json": [
         {"idx": place, "name": str(place), "path": f"{place}_x" if place else "", "type": OLD + kind}
         for place, kind in enumerate(["Transformer", "Pooling", "Dense", "Normalize"])
@@ -285,7 +285,7 @@ WHOLE = {
 def test_whatever_the_files_say_they_are_read_or_refused_in_one_line(tmp_path: Path, data: st.DataObject) -> None:
     files = copy.deepcopy(WHOLE)
     name = data.draw(st.sampled_from(list(files)))
-    part: Any = files[name]
+    part = files[name]
     if isinstance(part, list):
         part = part[data.draw(st.integers(0, len(part) - 1))]
     if data.draw(st.booleans()):

@@ -2,16 +2,27 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from berth.artifact import PROJECTION, Artifact, Dense, DenseWeights, Normalize, read_artifact, sha256, write_projection
+from berth.artifact import (
+    PROJECTION,
+    Activation,
+    Artifact,
+    Dense,
+    DenseWeights,
+    Normalize,
+    read_artifact,
+    sha256,
+    write_projection,
+)
 from berth.backends.cpu.encoder import CpuEncoder
-from berth.backends.projection import open_projection
+from berth.backends.projection import ACTIVATIONS, open_projection
 from berth.errors import ArtifactError
 from berth.features import sentence_feature
-from berth.types import Encoding, Pooling, TokenSequence
+from berth.types import Encoding, Pooling, ResolvedFeature, TokenSequence
 from tests.berth.backends.states import random_rows
 
 Amend = Callable[..., None]
@@ -29,6 +40,10 @@ def projected(tiny_copy: Path, amend: Amend) -> Path:
     files = read_artifact(tiny_copy).manifest.files | {PROJECTION: sha256(tiny_copy / PROJECTION)}
     amend(tiny_copy, projection=[layer.model_dump() for layer in LAYERS], files=files)
     return tiny_copy
+
+
+def test_every_activation_has_its_formula() -> None:
+    assert tuple(ACTIVATIONS) == get_args(Activation)
 
 
 def test_an_artifact_without_one_has_none(artifact: Artifact) -> None:
@@ -49,7 +64,6 @@ def test_layers_are_those_of_the_manifest(projected: Path) -> None:
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ({"activation": "Softmax"}, "projection: the activation Softmax is not one of Identity, Tanh"),
         ({"inputs": 59}, r"projection\.npz: weight_1 \[4, 60\] is not the layer of manifest\.json"),
         ({"outputs": 5}, r"projection\.npz: weight_1 \[4, 60\] is not the layer of manifest\.json"),
     ],
@@ -80,7 +94,7 @@ def test_the_models_own_vector_alone_is_projected(projected: Path) -> None:
     artifact = read_artifact(projected)
     encoder = CpuEncoder(artifact)
     own = sentence_feature(artifact.manifest)
-    raw = own.__class__(Pooling.MEAN, own.layers)
+    raw = ResolvedFeature(Pooling.MEAN, own.layers)
     sequences = [
         TokenSequence(Encoding(np.arange(length, dtype=np.int32), np.zeros(length, np.int32)), (own, raw))
         for length in (3, 9, 4)

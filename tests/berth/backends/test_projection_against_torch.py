@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from berth.artifact import DenseWeights
+from berth.artifact import Activation, DenseWeights
 from berth.backends.pooling import normalize
 from berth.backends.projection import ACTIVATIONS, DenseLayer, Projection
 from tests.berth.backends.states import random_rows
@@ -13,7 +13,7 @@ ROWS = np.concatenate([random_rows(40), np.linspace(-100, 100, 48, dtype=np.floa
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_are_torchs(name: str) -> None:
+def test_activations_are_torchs(name: Activation) -> None:
     found = ACTIVATIONS[name](ROWS)
     assert found.dtype == np.float32
     expected = getattr(torch.nn, name)()(torch.from_numpy(ROWS).double()).numpy()
@@ -28,7 +28,7 @@ def test_layers_are_torchs(bias: bool) -> None:
         DenseWeights(each.weight.detach().numpy(), each.bias.detach().numpy() if bias else None)
         for each in (first, second)
     ]
-    activations = [ACTIVATIONS[name] for name in ("Tanh", "GELU")]
+    activations = [ACTIVATIONS["Tanh"], ACTIVATIONS["GELU"]]
     layers = [DenseLayer(*pair) for pair in zip(weights, activations, strict=True)]
     found = Projection((layers[0], normalize, layers[1]))(ROWS)
     with torch.no_grad():
