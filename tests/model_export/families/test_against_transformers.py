@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
-from berth.artifact import Precision, read_artifact
+from berth.artifact import Precision, Target, read_artifact
 from berth.backends.cpu.encoder import CpuEncoder
 from berth.encoder import Encoder, Input
 from berth.features import Feature
@@ -109,8 +109,10 @@ class Exported:
         return [*layers, Feature(pooling="pooler")] if manifest.has_pooler else layers
 
 
-def export_variant(checkpoint: Checkpoint, out: Path, *options: Any) -> Summary:
-    return export(str(checkpoint.folder), out, *options, adapter=checkpoint.variant.adapter)
+def export_variant(
+    checkpoint: Checkpoint, out: Path, target: Target = "cpu", precision: Precision | None = None
+) -> Summary:
+    return export(str(checkpoint.folder), out, target, precision, adapter=checkpoint.variant.adapter)
 
 
 @pytest.fixture(scope="module", autouse=True)
