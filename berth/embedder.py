@@ -65,6 +65,8 @@ class Embedder:
         self._max_tokens = model.manifest.max_tokens
         self._frame = model.manifest.frame
         self._hidden_size = model.manifest.hidden_size
+        poolings = 1 + len(model.manifest.further_poolings)
+        self._widest = max(MOST_POOLED * poolings * self._hidden_size, model.manifest.projected)
         self._worker = worker
         self._lane = lane
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
@@ -183,7 +185,7 @@ class Embedder:
         self, inputs: Sequence[PreparedText | InvalidInputError], tokens: int, options: EncodeOptions
     ) -> None:
         layers = sum([len(feature.layers) for feature in options.features])
-        if options.limited is None or tokens * MOST_POOLED * layers * self._hidden_size <= self.limits.reply_numbers:
+        if options.limited is None or tokens * layers * self._widest <= self.limits.reply_numbers:
             return  # even if each token had a vector
         numbers = sum(item.numbers(self._hidden_size) for item in inputs if isinstance(item, PreparedText))
         self.limits.check_reply(options.limited, numbers)

@@ -21,6 +21,7 @@ class Pooling(StrEnum):
     MEAN_MAX = "mean_max"
     LAST = "last"
     WEIGHTED_MEAN = "weighted_mean"
+    MEAN_SQRT_LEN = "mean_sqrt_len"
     POOLER = "pooler"
     NONE = "none"
     WORDS = "words"
@@ -61,10 +62,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedFeature:
-    """One representation of a text: which layers, merged how, pooled how.
+    """One representation of a text: which layers, merged how, pooled how, and what the pooled vector passes through.
 
     `layers` are 0 (the embeddings) to the number of blocks, already resolved; `weights` has one number a layer and is
-    empty unless `merge` is `weights`.
+    empty unless `merge` is `weights`. A pooled vector is projected, then normalized, then cut.
     """
 
     pooling: Pooling
@@ -73,13 +74,28 @@ class ResolvedFeature:
     weights: tuple[float, ...] = ()
     normalize: bool = False
     exclude_special: bool = False
+    further: tuple[Pooling, ...] = ()
+    """Poolings to one vector, which are joined to the first's."""
+    include_prompt: bool = True
+    """Whether the tokens of a prompt, and the special ones before it, are pooled."""
+    projected: int = 0
+    """The width that the model's projection gives the pooled vector; 0 where it does not pass through it."""
+    dimensions: int = 0
+    """The numbers that are kept of the vector at last, without normalizing it again; 0 where all are."""
+
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """All whose vectors are joined, in their order."""
+        return self.pooling, *self.further
 
     def width(self, hidden_size: int) -> int:
         """Count the numbers of one vector of this feature."""
         if self.pooling is Pooling.POOLER:
             return hidden_size
         merged = hidden_size * (len(self.layers) if self.merge is Merge.CONCAT else 1)
-        return 2 * merged if self.pooling is Pooling.MEAN_MAX else merged
+        joined = merged * sum([2 if pooling is Pooling.MEAN_MAX else 1 for pooling in self.poolings])
+        width = self.projected or joined
+        return min(width, self.dimensions or width)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from berth.backends.pooling import mean_of_words, normalize
+from berth.backends.pooling import finished, mean_of_words
 from berth.text.truncation import Combine, Truncation, windows
 from berth.types import Encoding, Float32Array, Frame, Pooling, ResolvedFeature
 
@@ -61,7 +61,7 @@ def feature_of_window(feature: ResolvedFeature) -> ResolvedFeature:
         case Pooling.NONE | Pooling.WORDS:
             return replace(feature, pooling=Pooling.NONE, normalize=False, exclude_special=False)
         case _:
-            return replace(feature, normalize=False)
+            return replace(feature, normalize=False, dimensions=0)
 
 
 def combine(feature: ResolvedFeature, how: Combine, text: Windows, parts: Sequence[Float32Array]) -> Float32Array:
@@ -82,7 +82,7 @@ def combine(feature: ResolvedFeature, how: Combine, text: Windows, parts: Sequen
         case _:
             ends = [last for _, last in text.spans]
             vectors = np.average(parts, axis=0, weights=np.diff(ends, prepend=0)).astype(np.float32)
-    return normalize(vectors) if feature.normalize else vectors
+    return finished(replace(feature, projected=0), vectors)  # each window's was projected
 
 
 def _special(whole: Encoding) -> NDArray[np.bool_]:

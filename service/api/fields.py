@@ -266,6 +266,11 @@ class FeatureFields(Native):
     ] = Field("concat", description="how several layers become one")
     exclude_special: Flag = Field(False, description="leave special tokens out of the pooling, not of the attention")
 
+    @property
+    def is_left_out(self) -> bool:
+        """Whether no representation is asked for but the model's own."""
+        return self.pooling is None and self.layers is None and self.merge == "concat" and not self.exclude_special
+
     def resolve(self, manifest: Manifest, *, place: str = "", normalize: bool = False) -> ResolvedFeature:
         """Make it what the model is asked for; `place` stands before fields' names in errors, as in `features[0].`."""
         merge = self.merge.weights if isinstance(self.merge, LayerWeights) else self.merge

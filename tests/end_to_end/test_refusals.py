@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 TEXT, VALUE = "invalid_request", "invalid_value"
 ALL = [0, 1, 2, 3, 4, 5, 6]
-POOLINGS = "Input should be 'cls', 'mean', 'max', 'mean_max', 'last', 'weighted_mean', 'pooler', 'none' or 'words'"
+POOLINGS = (
+    "Input should be 'cls', 'mean', 'max', 'mean_max', 'last', 'weighted_mean', 'mean_sqrt_len', 'pooler', 'none' or "
+    "'words'"
+)
 INPUT = 'item 0 must be a string, a pair of strings, or {"tokens": [strings]}'
 
 

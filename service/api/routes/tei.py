@@ -156,8 +156,8 @@ async def embed(body: EmbedRequest, request: Request, state: CurrentState) -> Re
     feature = replace(state.model().sentence_feature, normalize=body.normalize)
     embedded = await _embedded(request, state, body.inputs.texts, body, feature)
     vectors = np.stack([item.vectors[0] for item in embedded.answered])
-    if body.dimensions is not None:
-        vectors = shortened(vectors, body.dimensions) if body.normalize else vectors[:, : body.dimensions]
+    if kept := body.dimensions or feature.dimensions:  # what is cut is normalised again, for it is asked for
+        vectors = shortened(vectors, kept) if body.normalize else vectors[:, :kept]
     return await large_json_reply(lambda: np.ascontiguousarray(vectors), vectors.size)
 
 

@@ -29,7 +29,8 @@ export function choice() {
  * @param {() => void} changed
  */
 export function startControls(info, changed) {
-  find("pooling").options[0].textContent = `the model's own (${info.model_type.embedding.pooling})`;
+  const own = [info.model_type.embedding.pooling, ...info.further_poolings].join(" + ");
+  find("pooling").options[0].textContent = `the model's own (${own})`;
   find("metric").options[0].textContent = `the model's own (${info.similarity})`;
   find("pooling").querySelector("[value=pooler]").hidden = !info.has_pooler;
   const boxes = Array.from({ length: info.layers + 1 }, (_, layer) => layerBox(layer, layer === info.layers));

@@ -1,5 +1,6 @@
 """One input as sequences, and its answer from theirs."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,9 @@ def test_failed_window_fails_its_input_and_the_next_input_has_its_results() -> N
         (MEAN, 1, 4),
         (ResolvedFeature(Pooling.MEAN_MAX, (1, 2)), 4, 4 * 4),
         (ResolvedFeature(Pooling.MEAN_MAX, (1, 2), Merge.MEAN), 2, 2 * 4),
+        (ResolvedFeature(Pooling.CLS, (6,), further=(Pooling.MAX,)), 2, 2 * 4),
+        (ResolvedFeature(Pooling.CLS, (6,), projected=3 * 384), 3, 3 * 4),
+        (ResolvedFeature(Pooling.CLS, (6,), projected=3 * 384, dimensions=384), 1, 3 * 4),  # each window's is whole
         (ResolvedFeature(Pooling.POOLER, (6,)), 1, 4),
         (ResolvedFeature(Pooling.NONE, (6,)), 7, 4 * 4),
         (ResolvedFeature(Pooling.NONE, (5, 6), exclude_special=True), 5 * 2, 4 * 4 * 2),
@@ -111,4 +115,14 @@ def test_nothing_but_special_tokens_cannot_be_pooled_without_them() -> None:
     prepared(0, ResolvedFeature(Pooling.WORDS, (6,)))
     with pytest.raises(InvalidInputError, match="special tokens only") as error:
         prepared(0, MEAN, ResolvedFeature(Pooling.MEAN, (6,), exclude_special=True))
+    assert error.value.param == "input[3]"
+
+
+def test_nothing_but_a_prompt_cannot_be_pooled_without_it() -> None:
+    whole, without = tokenized(3), ResolvedFeature(Pooling.MEAN, (6,), include_prompt=False)
+    alone = replace(whole, encoding=replace(whole.encoding, prompt=len(whole.encoding)))
+    prepare("input[3]", EncodeOptions((MEAN,)), alone, 256, FRAME)
+    prepare("input[3]", EncodeOptions((without,)), whole, 256, FRAME)
+    with pytest.raises(InvalidInputError, match="has no token beside the prompt's") as error:
+        prepare("input[3]", EncodeOptions((MEAN, without)), alone, 256, FRAME)
     assert error.value.param == "input[3]"

@@ -78,6 +78,10 @@ def test_window_and_stride_are_the_largest_where_left_out(truncation: Truncation
             ResolvedFeature(Pooling.WORDS, (1, 2), Merge.SUM, normalize=True),
             ResolvedFeature(Pooling.NONE, (1, 2), Merge.SUM),
         ),
+        (
+            ResolvedFeature(Pooling.CLS, (6,), normalize=True, further=(Pooling.MAX,), projected=9, dimensions=4),
+            ResolvedFeature(Pooling.CLS, (6,), further=(Pooling.MAX,), projected=9),
+        ),
     ],
     ids=str,
 )
@@ -97,6 +101,15 @@ def test_pooled_vectors_are_weighed_by_their_new_tokens(how: Combine, vector: li
     assert combined.dtype == np.float32
     normalised = combine(replace(feature, normalize=True), how, windowed(7, 5, 2), parts)
     np.testing.assert_allclose(normalised, np.array(vector) / np.linalg.norm(vector), rtol=1e-6)
+
+
+def test_projected_vectors_are_put_together_and_cut_last() -> None:
+    parts = [np.array(part, dtype=np.float32) for part in ([1, 5, 1], [4, 5, 1], [-2, 5, 1])]
+    feature = ResolvedFeature(Pooling.MEAN, (6,), normalize=True, projected=3, dimensions=2)
+    whole = np.array([1, 5, 1])
+    np.testing.assert_allclose(
+        combine(feature, Combine.MEAN, windowed(7, 5, 2), parts), (whole / np.linalg.norm(whole))[:2], rtol=1e-6
+    )
 
 
 def test_token_vectors_are_of_the_most_central_window() -> None:

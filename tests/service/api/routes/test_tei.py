@@ -82,6 +82,18 @@ def test_normalize_can_be_left_out(api: "Api") -> None:
     assert abs(np.linalg.norm(raw) - 1) > 0.1
 
 
+def test_vectors_that_the_model_cuts_are_normalised_where_it_is_asked_for(
+    make_api: "MakeApi", encoder: CpuEncoder
+) -> None:
+    api = make_api(encoder, manifest={"truncate_dim": 16})
+    raw = feature(api, SHIP, pooling="mean")[:16]
+    plain = api.post("/embed", {"inputs": SHIP, "normalize": False}).json()
+    np.testing.assert_allclose(plain, [raw], atol=1e-5)
+    normalised = api.post("/embed", {"inputs": SHIP}).json()
+    np.testing.assert_allclose(normalised, [raw / np.linalg.norm(raw)], atol=1e-6)
+    refusal(api.post("/embed", {"inputs": SHIP, "dimensions": 17}), 413, "Validation")
+
+
 @pytest.mark.parametrize("dimensions", [1, 64, 384])
 def test_dimensions_cut_and_normalise_only_what_is_to_be_normalised(api: "Api", dimensions: int) -> None:
     raw = feature(api, SHIP, pooling="mean")[:dimensions]
@@ -126,8 +138,8 @@ def test_direction_is_the_models_own_where_it_is_left_out(
         compared = api.post("/v1/similarity", {"source": text, "target": LONG + "bread", **fields}).json()
         assert compared["scores"] == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(feature(api, text, normalize=True), start, atol=1e-6)
-    ours, theirs = (api.post("/encode", {"texts": [each]}).json()["result"] for each in (text, LONG + "bread"))
-    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    ours, other = (api.post("/encode", {"texts": [each]}).json()["result"] for each in (text, LONG + "bread"))
+    np.testing.assert_allclose(ours, other, atol=1e-6)
 
 
 @pytest.mark.parametrize(
