@@ -15,7 +15,7 @@ REACH_UP = ("berth.cli",)
 PURE = ("berth.batching.queue", "berth.batching.admission", "berth.batching.share")
 EXPORT_MAY_TAKE = {
     *("berth", "berth.artifact", "berth.errors", "berth.models", "berth.processor", "berth.types"),
-    *("berth.backends.cpu.packing", "berth.backends.cuda.graph"),
+    *("berth.backends.cpu.packing", "berth.backends.cuda.graph", "berth.backends.positions"),
 }
 """Of the library: what an artifact is, how its graphs are fed, and what this processor is fast at."""
 GROUND = ("berth.errors", "berth.types")

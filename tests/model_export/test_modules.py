@@ -208,7 +208,7 @@ def test_other_normalizations_are_refused(
         (["Transformer", "WeightedLayerPooling", "Pooling"], "the module WeightedLayerPooling is not implemented"),
         (["StaticEmbedding", "Normalize"], "the module StaticEmbedding is not implemented"),
         (["Router", "Pooling"], "the module Router is not implemented"),
-        (["custom_st.Transformer", "Pooling"], "the module custom_st.Transformer is not implemented"),
+        (["custom_st.Transformer", "Pooling"], "custom_st.Transformer is code that no family covers"),
         (["Transformer"], "Transformer: expected Transformer, Pooling, and what"),
         (["Pooling"], "Pooling: expected Transformer, Pooling, and what"),
         (["Normalize", "Transformer", "Pooling"], "Normalize, Transformer, Pooling: expected Transformer"),

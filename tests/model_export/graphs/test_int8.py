@@ -184,12 +184,12 @@ def test_sums_that_saturate_are_found_by_the_golden_vectors(
         check_golden_vectors(artifact, FakeEncoder(encode))
 
 
-def _saturating_linear(weights: Weights, name: str, weight_bits: WeightBits) -> Rows:
+def _saturating_linear(weights: Weights, name: str, rectified: bool, weight_bits: WeightBits) -> Rows:
     """Compute what `reference` does, but for pairs of products, whose sums stop at the ends of 16 bits."""
     matrix, bias = weights[f"{name}.weight"].astype(np.float64), weights[f"{name}.bias"]
     columns = np.abs(matrix).max(axis=1) / (127 if weight_bits == 8 else 63)
     codes = np.rint(matrix / columns[:, None]).T.astype(np.int32)
-    coding = RECTIFIED if name.endswith(".outer") else SYMMETRIC
+    coding = RECTIFIED if rectified else SYMMETRIC
 
     def linear(x: Float64Array) -> Float64Array:
         largest = x.max(axis=1) if coding is RECTIFIED else np.abs(x).max(axis=1)
