@@ -137,7 +137,7 @@ def _write_and_verify(
     else:
         random, of_random = batches[-1]
         alone = random[:1], of_random[:1]  # goes another way through the graph than several
-        figures = verify(folder, [*batches, alone], model.network.heads, precision)
+        figures = verify(folder, [*batches, alone], model.network.heads, precision, weight_bits)
     if precision == "int8":
         batches = _batches(replace(model.network, layers=1), model.weights, texts, precision, weight_bits)
         figures |= verify_rounded(folder, batches, model.network.heads)
