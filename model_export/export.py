@@ -154,7 +154,7 @@ def _write_and_verify(
     else:
         random, of_random = batches[-1]
         alone = random[:1], of_random[:1]  # goes another way through the graph than several
-        figures = verify(folder, [*batches, alone], model.layout, precision)
+        figures = verify(folder, [*batches, alone], model.layout, precision, weight_bits)
     if precision == "int8":
         batches = _batches(model.network, model.weights, texts, precision, weight_bits, layers=1)
         figures |= verify_rounded(folder, batches, model.layout)

@@ -66,9 +66,7 @@ def test_an_artifact_in_another_precision_is_refused(tiny_artifact: Path) -> Non
 def test_int8s_weights_have_the_bits_that_are_asked_for(
     tiny_checkpoint: Path, tmp_path: Path, bits: WeightBits
 ) -> None:
-    with Encoder(
-        tiny_checkpoint, device="cpu", threads=1, cache_dir=tmp_path, precision="int8", int8_weights=bits
-    ) as encoder:
+    with Encoder(tiny_checkpoint, device="cpu", precision="int8", int8_weights=bits, cache_dir=tmp_path) as encoder:
         assert encoder.manifest.weight_bits == bits
         assert np.isfinite(encoder.encode("hello world")).all()
     [folder] = tmp_path.glob("*/*")
