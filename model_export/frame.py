@@ -25,16 +25,10 @@ def read_frame(tokenizer: Tokenizer, cls_id: int | None, where: object) -> Frame
         raise ExportError(
             f"{where}: a text has no special tokens around it, and an empty one would have no token at all"
         )
-    expected = {
-        (word, word): [*before, *inside, *between, *inside, *after],
-        (word,): [*before, *inside, *after],
-        ("",): [*before, *after],
-    }
-    for texts, ids in expected.items():
-        if tokenizer.encode(*texts).ids != ids:
-            raise ExportError(
-                f"{where}: a text's special tokens are not a pair's without those between: {texts} differ"
-            )
+    of_pair, of_text = [*before, *inside, *between, *inside, *after], [*before, *inside, *after]
+    alone, empty = tokenizer.encode(word), tokenizer.encode("")
+    if (pair.ids, alone.ids, empty.ids) != (of_pair, of_text, [*before, *after]):
+        raise ExportError(f"{where}: a text's special tokens are not a pair's without those between")
     return Frame(tuple(before), tuple(between), tuple(after), _place_of(cls_id, before, after))
 
 
