@@ -1,12 +1,13 @@
 """The exported artifact: a folder with a manifest that vouches for every file in it."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from berth.errors import ArtifactError
 from berth.types import Encoding, Float32Array, Frame, Metric, Pooling
@@ -17,7 +18,7 @@ GRAPH = "model.onnx"
 WEIGHTS = "weights.bin"
 GOLDEN_VECTORS = "probes.npz"
 PROJECTION = "projection.npz"
-"""`weight_i` [outputs, inputs] and, where there is one, `bias_i` [outputs] of each layer of the projection."""
+"""`weight_i` [outputs, inputs] and, where there is one, `bias_i` [outputs] of the projection's layer i, from 0."""
 
 SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusion"]
 """Optimizers to disable where the graph runs: on the CPU, ONNX Runtime's fused residual + LayerNorm is several times
@@ -25,10 +26,16 @@ slower than the two operators it replaces, and its fused bias + GELU a tenth."""
 
 EXACT_PRODUCTS = ("session.x64quantprecision", "1")
 """The entry of a session's configuration by which x86 adds products of int8 in 32 bits. Without VNNI the faster kernels
-add two of them in 16 bits, which do not hold every sum; with VNNI it would only choose kernels that do without it."""
+add two of them in 16 bits, which do not hold every sum of weights in 8 bits; with VNNI it would only choose kernels
+that do without it. Where no weight is past 64 ONNX Runtime takes the faster kernels in any case."""
 
 Target = Literal["cpu", "cuda"]
+Activation = Literal["Identity", "Tanh", "ReLU", "LeakyReLU", "ELU", "Sigmoid", "SiLU", "GELU"]
+"""The classes of torch.nn that a layer of the projection may end with; `Identity` does nothing."""
 Precision = Literal["fp32", "fp16", "int8"]
+WeightBits = Literal[7, 8]
+"""Of int8's weights: codes of -127 to 127, or of -63 to 63. Of the latter every sum of two products, at most
+2 * 255 * 63 = 32,130, is held by 16 bits, so that the fast kernels are exact without VNNI, too."""
 
 DEFAULT_PRECISIONS: dict[Target, Precision] = {"cpu": "fp32", "cuda": "fp16"}
 """What is exported where no precision is asked for."""
@@ -71,10 +78,21 @@ class Dense(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: Literal["dense"] = "dense"
     inputs: int
     outputs: int
-    activation: str
-    """The class's name in torch.nn, as `Tanh`; `Identity` is none."""
+    activation: Activation
+
+
+class Normalize(BaseModel):
+    """Pooled vectors are scaled to length 1 before the layer that follows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["normalize"] = "normalize"
+
+
+ProjectionLayer = Annotated[Dense | Normalize, Field(discriminator="kind")]
 
 
 class Manifest(BaseModel):
@@ -110,8 +128,8 @@ class Manifest(BaseModel):
     """Whose vectors are joined to the first's."""
     include_prompt: bool = True
     """Whether the tokens of a prompt, and the special ones before it, are pooled."""
-    projection: tuple[Dense, ...] = ()
-    """What the pooled vector passes through, one after the other."""
+    projection: tuple[ProjectionLayer, ...] = ()
+    """What the pooled vector passes through, one after the other; the last is a `Dense`."""
     normalize: bool
     truncate_dim: int | None = None
     """The numbers that are kept of the vector at last, not normalized again."""
@@ -121,6 +139,8 @@ class Manifest(BaseModel):
     target: Target
     precision: Precision
     """Of the graph as it is, which is fp32 where fp16 was asked for and does not do for the model."""
+    weight_bits: WeightBits | None = None
+    """Of the weights' codes; None but for int8."""
     verification: dict[str, float]
     """How far the graph was from the float64 forward pass, as measured by the export: for the CPU by running it, for
     CUDA by computing it on the CPU, node by node."""
@@ -135,6 +155,24 @@ class Manifest(BaseModel):
     @property
     def has_pooler(self) -> bool:
         return "pooler_output" in self.outputs
+
+    @property
+    def projected(self) -> int:
+        """The width of a projected vector; 0 where there is no projection."""
+        return next((layer.outputs for layer in reversed(self.projection) if isinstance(layer, Dense)), 0)
+
+    @property
+    def dense_layers(self) -> dict[int, Dense]:
+        """The layers of the projection that have weights, by their places in it."""
+        return {place: layer for place, layer in enumerate(self.projection) if isinstance(layer, Dense)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseWeights:
+    """The numbers of a layer of the projection: `weight` [outputs, inputs] and `bias` [outputs], if it has one."""
+
+    weight: Float32Array
+    bias: Float32Array | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,7 +214,28 @@ class Artifact:
                 vectors = stored["vectors"].astype(np.float32)
         except Exception as error:  # NumPy and zipfile raise many kinds
             raise ArtifactError(f"{self.folder / GOLDEN_VECTORS} cannot be read: {error}") from error
-        return [GoldenVector(Encoding(*pair), vector) for *pair, vector in zip(ids, type_ids, vectors, strict=True)]
+        golden = zip(ids, type_ids, vectors, strict=True)
+        return [GoldenVector(Encoding(ids_, types), vector) for ids_, types, vector in golden]
+
+    def projection(self) -> dict[int, DenseWeights]:
+        """Read the weights of the projection's layers that have some, by their places in it.
+
+        Raises `ArtifactError` where the file cannot be read or is not what the manifest says.
+        """
+        path, layers = self.folder / PROJECTION, self.manifest.dense_layers
+        if not layers:
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name].astype(np.float32) for name in stored.files}
+            weights = {place: DenseWeights(arrays[f"weight_{place}"], arrays.get(f"bias_{place}")) for place in layers}
+        except Exception as error:  # as above
+            raise ArtifactError(f"{path} cannot be read: {error}") from error
+        for place, layer in layers.items():
+            weight, bias = weights[place].weight, weights[place].bias
+            if weight.shape != (layer.outputs, layer.inputs) or (bias is not None and bias.shape != (layer.outputs,)):
+                raise ArtifactError(f"{path}: weight_{place} {list(weight.shape)} is not the layer of {MANIFEST}")
+        return weights
 
 
 def write_golden_vectors(folder: Path, golden: list[GoldenVector]) -> None:
@@ -188,6 +247,13 @@ def write_golden_vectors(folder: Path, golden: list[GoldenVector]) -> None:
         lengths=np.array([len(each.encoding) for each in golden], dtype=np.int32),
         vectors=np.stack([each.vector for each in golden]),
     )
+
+
+def write_projection(folder: Path, weights: Mapping[int, DenseWeights]) -> None:
+    """Write what `Artifact.projection` reads."""
+    arrays = {f"weight_{place}": layer.weight for place, layer in weights.items()}
+    arrays |= {f"bias_{place}": layer.bias for place, layer in weights.items() if layer.bias is not None}
+    np.savez(folder / PROJECTION, allow_pickle=False, **arrays)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -208,7 +274,8 @@ def read_artifact(folder: Path) -> Artifact:
     Raises `ArtifactError`, in one line, where a file is missing or altered or the manifest cannot be read.
     """
     manifest = read_manifest(folder)
-    for name in {TOKENIZER, GRAPH, WEIGHTS, GOLDEN_VECTORS} - manifest.files.keys():
+    needed = {TOKENIZER, GRAPH, WEIGHTS, GOLDEN_VECTORS} | ({PROJECTION} if manifest.projection else set())
+    for name in needed - manifest.files.keys():
         raise ArtifactError(f"{folder / MANIFEST} does not vouch for {name}; export the model again")
     for name, expected in manifest.files.items():
         try:

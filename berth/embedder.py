@@ -63,7 +63,10 @@ class Embedder:
         self.limits = limits
         self._tokenizer = model.tokenizer
         self._max_tokens = model.manifest.max_tokens
+        self._frame = model.manifest.frame
         self._hidden_size = model.manifest.hidden_size
+        poolings = 1 + len(model.manifest.further_poolings)
+        self._widest = max(MOST_POOLED * poolings * self._hidden_size, model.manifest.projected)
         self._worker = worker
         self._lane = lane
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
@@ -109,7 +112,7 @@ class Embedder:
         inputs: list[PreparedText | InvalidInputError] = []
         tokens, size, cut = 0, _size(texts), options.truncation
         if options.windowed:  # which repeat what they overlap in
-            size = size * cut.window // cut.stride
+            size = size * cut.window // (cut.stride or cut.window)
         for chunk in _chunks(texts):
             if tokens > self._lane.max_batch_tokens:
                 self._worker.admission.check_bulk(tokens)
@@ -139,8 +142,10 @@ class Embedder:
     def _prepared(
         self, text: Text, item: Tokenized | InvalidInputError, options: EncodeOptions
     ) -> PreparedText | InvalidInputError:
+        if isinstance(item, InvalidInputError):
+            return item
         try:
-            return item if isinstance(item, InvalidInputError) else prepare(text.name, options, item, self._max_tokens)
+            return prepare(text.name, options, item, self._max_tokens, self._frame)
         except InvalidInputError as error:
             return error
 
@@ -172,14 +177,15 @@ class Embedder:
         """Count the tokens that the encoder will read, those of all windows."""
         encodings = [item.encoding for item in tokenized if isinstance(item, Tokenized)]
         if options.windowed:
-            return sum([tokens_read(encoding, options.truncation, self._max_tokens) for encoding in encodings])
+            size = self._max_tokens, self._frame
+            return sum([tokens_read(encoding, options.truncation, *size) for encoding in encodings])
         return sum([len(encoding.ids) for encoding in encodings])
 
     def _check_reply(
         self, inputs: Sequence[PreparedText | InvalidInputError], tokens: int, options: EncodeOptions
     ) -> None:
         layers = sum([len(feature.layers) for feature in options.features])
-        if options.limited is None or tokens * MOST_POOLED * layers * self._hidden_size <= self.limits.reply_numbers:
+        if options.limited is None or tokens * layers * self._widest <= self.limits.reply_numbers:
             return  # even if each token had a vector
         numbers = sum(item.numbers(self._hidden_size) for item in inputs if isinstance(item, PreparedText))
         self.limits.check_reply(options.limited, numbers)

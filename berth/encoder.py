@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from berth import models
-from berth.artifact import Manifest, Precision, read_artifact
+from berth.artifact import Manifest, Precision, WeightBits, read_artifact
 from berth.backends.pooling import shortened
 from berth.batching.queue import Lane, Priority, Queue, QueueEntry, Request, entries_of
 from berth.batching.run import BatchRun, Result
@@ -66,9 +66,9 @@ class Encoder:
     """A model, loaded in this process; safe to use from several threads, and closed by `close` or a `with` block.
 
     `model` is a Hugging Face id, a checkpoint's folder or an exported artifact's; what is not exported yet is exported
-    into `cache_dir`. `device` and `precision` are those of `berth serve`. `threads` is the number of batches that are
-    encoded at once, by default the cores that this process may use, or two a GPU; `max_batch_tokens` bounds each one's
-    memory, and `gpu_memory_limit`, in bytes, that of all on a GPU.
+    into `cache_dir`. `device`, `precision` and `int8_weights` are those of `berth serve`. `threads` is the number of
+    batches that are encoded at once, by default the cores that this process may use, or two a GPU; `max_batch_tokens`
+    bounds each one's memory, and `gpu_memory_limit`, in bytes, that of all on a GPU.
 
     Raises `ModelNotFoundError`, `ExportFailedError`, `ArtifactError` and `DeviceError`. Each method raises
     `InvalidInputError`, which names the input, and `EncoderError` where the model fails.
@@ -80,6 +80,7 @@ class Encoder:
         *,
         device: str = "auto",
         precision: Precision | None = None,
+        int8_weights: WeightBits | None = None,
         threads: int | None = None,
         max_batch_tokens: int | None = None,
         gpu_memory_limit: int | None = None,
@@ -88,9 +89,9 @@ class Encoder:
         name = _name_of(model)
         folder = models.given_artifact(name)
         if folder is None:
-            folder = models.find_artifact(name, choose(device, precision), Path(cache_dir))
+            folder = models.find_artifact(name, choose(device, precision, int8_weights), Path(cache_dir))
         artifact = read_artifact(folder)
-        check_precision(precision, artifact.manifest)
+        check_precision(precision, artifact.manifest, int8_weights)
         gpus = gpus_for(device, artifact.manifest)
         self._begin(Model.load(artifact, tuple(gpus), gpu_memory_limit), threads, max_batch_tokens)
 
@@ -121,13 +122,14 @@ class Encoder:
         texts: str | Iterable[str],
         *,
         prompt_name: str | None = None,
-        truncate: Truncate = "end",
+        truncate: Truncate | None = None,
         dimensions: int | None = None,
     ) -> Float32Array:
         """Encode a text to [width], or texts to [texts, width], float32, as the model was trained to.
 
         `prompt_name` names a prompt of the model's, put before each text; `""` is none, None the model's default.
-        `dimensions` keeps the first numbers of each vector and normalises again.
+        `truncate` says what becomes of a text beyond the model's maximum; None cuts it at its end, or at its start
+        where the model's tokenizer does so. `dimensions` keeps the first numbers of each vector and normalises again.
         """
         if isinstance(texts, str):
             vectors = self.encode([texts], prompt_name=prompt_name, truncate=truncate, dimensions=dimensions)
@@ -136,7 +138,7 @@ class Encoder:
         if dimensions is not None:
             check_dimensions(dimensions, manifest)
         feature = sentence_feature(manifest)
-        options = EncodeOptions((feature,), truncation_of(truncate, manifest.max_tokens))
+        options = EncodeOptions((feature,), truncation_of(truncate, manifest))
         named = _texts(texts)
         vectors = np.empty((len(named), feature.width(manifest.hidden_size)), dtype=np.float32)
         for row, item in enumerate(self._items(named, options, prompt_name)):
@@ -149,7 +151,7 @@ class Encoder:
         features: Sequence[Feature] = (Feature(),),
         *,
         prompt_name: str | None = None,
-        truncate: Truncate = "end",
+        truncate: Truncate | None = None,
     ) -> list[list[Float32Array]]:
         """Give of each input one array a feature, in their order, all from one forward pass.
 
@@ -160,7 +162,7 @@ class Encoder:
         resolved = tuple(
             feature.resolve(self.manifest, f"features[{number}].") for number, feature in enumerate(features)
         )
-        options = EncodeOptions(resolved, truncation_of(truncate, self.manifest.max_tokens))
+        options = EncodeOptions(resolved, truncation_of(truncate, self.manifest))
         # Copied, because each is a part of its batch's array, which it would keep.
         items = self._items(_texts(inputs), options, prompt_name)
         return [[vector.copy() for vector in item.vectors] for item in items]
@@ -215,7 +217,7 @@ class Encoder:
         for text, item in zip(texts, tokenized, strict=True):
             if isinstance(item, InvalidInputError):
                 raise item
-            prepared.append(prepare(text.name, options, item, self.manifest.max_tokens))
+            prepared.append(prepare(text.name, options, item, self.manifest.max_tokens, self.manifest.frame))
         return prepared
 
     def _batches(self, prepared: Sequence[PreparedText]) -> list[list[QueueEntry]]:

@@ -17,7 +17,7 @@ MAX_WEIGHT = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One representation of a text.
+    """One representation of a text, as the encoder has it: the model's projection is of its own vector alone.
 
     `pooling` is the model's own where it is None. `layers` count from 0, the embeddings, or from the last, -1. `merge`
     says how several layers become one: `concat`, `mean`, `sum`, or a list of a weight for each layer. `exclude_special`
@@ -35,11 +35,15 @@ class Feature:
 
         Raises `InvalidInputError` where the model cannot give it.
         """
-        pooling = _member(Pooling, self.pooling, f"{place}pooling") if self.pooling else manifest.pooling
+        pooling, further, include_prompt = manifest.pooling, manifest.further_poolings, manifest.include_prompt
+        if self.pooling:
+            pooling, further, include_prompt = _member(Pooling, self.pooling, f"{place}pooling"), (), True
         if pooling is Pooling.POOLER:
             self._check_pooler(manifest, place)
-        if pooling is Pooling.CLS and self.exclude_special:
+        if Pooling.CLS in (pooling, *further) and self.exclude_special:
             raise InvalidInputError(f"{place}exclude_special", "leaves out the [CLS] that `cls` gives")
+        if self.pooling:
+            pooling = _of_frame(pooling, manifest, f"{place}pooling")
         given = [-1] if self.layers is None else _listed(self.layers, f"{place}layers", "integers")
         layers = tuple(_layer(layer, manifest, f"{place}layers[{index}]") for index, layer in enumerate(given))
         if len(set(layers)) < len(layers):
@@ -55,7 +59,9 @@ class Feature:
             merge = Merge.WEIGHTS
         if len(weights) != (len(layers) if merge is Merge.WEIGHTS else 0):
             raise InvalidInputError(f"{place}merge.weights", f"{len(weights)} weights for {len(layers)} layers")
-        return ResolvedFeature(pooling, layers, merge, weights, self.normalize, self.exclude_special)
+        return ResolvedFeature(
+            pooling, layers, merge, weights, self.normalize, self.exclude_special, further, include_prompt
+        )
 
     def _check_pooler(self, manifest: Manifest, place: str) -> None:
         if not manifest.has_pooler:
@@ -67,13 +73,29 @@ class Feature:
 
 
 def sentence_feature(manifest: Manifest) -> ResolvedFeature:
-    """Give the one vector a text that the model was trained to give."""
-    return ResolvedFeature(manifest.pooling, (manifest.layers,), normalize=manifest.normalize)
+    """Give the one vector a text that the model was trained to give.
+
+    Its `cls` is the first token pooled, as in sentence-transformers, wherever the model has its [CLS].
+    """
+    return ResolvedFeature(
+        manifest.pooling,
+        (manifest.layers,),
+        normalize=manifest.normalize,
+        further=manifest.further_poolings,
+        include_prompt=manifest.include_prompt,
+        projected=manifest.projected,
+        dimensions=manifest.truncate_dim or 0,
+    )
+
+
+def sentence_width(manifest: Manifest) -> int:
+    """Count the numbers of the model's own vector."""
+    return sentence_feature(manifest).width(manifest.hidden_size)
 
 
 def check_dimensions(dimensions: object, manifest: Manifest) -> None:
-    """Raise `InvalidInputError` where a vector cannot keep so many numbers."""
-    most = manifest.hidden_size
+    """Raise `InvalidInputError` where the model's own vector cannot keep so many numbers."""
+    most = sentence_width(manifest)
     if not isinstance(dimensions, Integral) or isinstance(dimensions, bool) or not 1 <= int(dimensions) <= most:
         raise InvalidInputError("dimensions", f"must be an integer from 1 to {most}, not {dimensions!r}")
 
@@ -83,6 +105,19 @@ def _member(kind: type[Kind], value: str, place: str) -> Kind:
         return kind(value)
     except ValueError:
         raise InvalidInputError(place, f"{value!r} is none of {', '.join(kind)}") from None
+
+
+def _of_frame(pooling: Pooling, manifest: Manifest, place: str) -> Pooling:
+    """Give `last` for `cls` where [CLS] is a text's last token; raises `InvalidInputError` where there is none."""
+    match manifest.frame.cls:
+        case _ if pooling is not Pooling.CLS:
+            return pooling
+        case 0:
+            return Pooling.CLS
+        case -1:
+            return Pooling.LAST
+        case _:
+            raise InvalidInputError(place, "the model has no [CLS]")
 
 
 def _listed(values: object, place: str, noun: str) -> Sequence[object]:

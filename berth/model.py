@@ -63,4 +63,5 @@ def open_tokenizer(artifact: Artifact) -> Tokenizer:
         max_tokens=manifest.max_tokens,
         vocab_size=manifest.vocab_size,
         type_vocab_size=manifest.type_vocab_size,
+        frame=manifest.frame,
     )

@@ -39,7 +39,7 @@ CHECKPOINT_FILES = [
     "modules.json",
     *ENCODER_FILES,
     *(f"0_*/{file}" for file in ENCODER_FILES),  # where sentence-transformers once put the encoder
-    "*_Dense/model.safetensors",
+    "*_Dense*/model.safetensors",
 ]
 """All that an export reads of a repository; the rest of it (pickles, other formats) is not downloaded."""
 
@@ -70,7 +70,7 @@ def given_artifact(model: str) -> Path | None:
 
 
 def artifact_folder(model: str, target: ExportTarget, cache_dir: Path = CACHE_DIR) -> Path:
-    """Say where a checkpoint's artifact is or should be; its place names model, target and precision."""
+    """Say where a checkpoint's artifact is or should be; its place names model, target, precision and weights."""
     given, name = folder_of(model), model
     if name.startswith((".", "/", "~")) and not given.is_dir():
         raise ModelNotFoundError(f"{name}: there is no such folder")
@@ -84,6 +84,8 @@ def export(model: str, folder: Path, target: ExportTarget) -> None:
     """Export in a process of its own, whose memory is gone when it ends; raises `ExportFailedError`."""
     root = str(Path(__file__).parents[1])
     options = ["--target", target.target, "--precision", target.precision, "--json"]
+    if target.precision == "int8":
+        options += ["--int8-weights", str(target.weight_bits)]
     with subprocess.Popen(  # noqa: S603  # this very Python
         # -P and the path: in the folder where a user types, or on the user's path, there may be a `model_export` too.
         [sys.executable, "-P", "-m", "model_export", model, str(folder), *options],

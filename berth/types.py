@@ -21,6 +21,7 @@ class Pooling(StrEnum):
     MEAN_MAX = "mean_max"
     LAST = "last"
     WEIGHTED_MEAN = "weighted_mean"
+    MEAN_SQRT_LEN = "mean_sqrt_len"
     POOLER = "pooler"
     NONE = "none"
     WORDS = "words"
@@ -61,10 +62,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedFeature:
-    """One representation of a text: which layers, merged how, pooled how.
+    """One representation of a text: which layers, merged how, pooled how, and what the pooled vector passes through.
 
     `layers` are 0 (the embeddings) to the number of blocks, already resolved; `weights` has one number a layer and is
-    empty unless `merge` is `weights`.
+    empty unless `merge` is `weights`. A pooled vector is projected, then normalized, then cut.
     """
 
     pooling: Pooling
@@ -73,18 +74,33 @@ class ResolvedFeature:
     weights: tuple[float, ...] = ()
     normalize: bool = False
     exclude_special: bool = False
+    further: tuple[Pooling, ...] = ()
+    """Poolings to one vector, which are joined to the first's."""
+    include_prompt: bool = True
+    """Whether the tokens of a prompt, and the special ones before it, are pooled."""
+    projected: int = 0
+    """The width that the model's projection gives the pooled vector; 0 where it does not pass through it."""
+    dimensions: int = 0
+    """The numbers that are kept of the vector at last, without normalizing it again; 0 where all are."""
+
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """All whose vectors are joined, in their order."""
+        return self.pooling, *self.further
 
     def width(self, hidden_size: int) -> int:
         """Count the numbers of one vector of this feature."""
         if self.pooling is Pooling.POOLER:
             return hidden_size
         merged = hidden_size * (len(self.layers) if self.merge is Merge.CONCAT else 1)
-        return 2 * merged if self.pooling is Pooling.MEAN_MAX else merged
+        joined = merged * sum([2 if pooling is Pooling.MEAN_MAX else 1 for pooling in self.poolings])
+        width = self.projected or joined
+        return min(width, self.dimensions or width)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenIds:
-    """A text that the caller tokenized, framed by [CLS] and [SEP]."""
+    """A text that the caller tokenized, in the model's frame."""
 
     ids: list[int]
 
@@ -95,7 +111,7 @@ class TokenIds:
 
 @dataclass(frozen=True, slots=True)
 class TextPair:
-    """Two texts in one encoding: the first's tokens have type id 0, the second's 1."""
+    """Two texts in one encoding, told apart by the frame between them, by type ids, or by both."""
 
     first: str
     second: str
@@ -128,16 +144,18 @@ class Text:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
-    """What the encoder reads of one text, framed by [CLS] and [SEP]: four arrays of one length.
+    """What the encoder reads of one text, in its frame: four arrays of one length.
 
     `special` marks the tokens the tokenizer added; `words` counts the words of the text from 0 and is -1 outside them.
-    Both are None where no feature asked for them.
+    Both are None where no feature asked for them. `prompt` counts the leading tokens that are no text of the caller's,
+    the frame's and the prompt's, where there is a prompt; else it is 0.
     """
 
     ids: Int32Array
     type_ids: Int32Array
     special: NDArray[np.bool_] | None = None
     words: Int32Array | None = None
+    prompt: int = 0
 
     def __len__(self) -> int:
         """Count the tokens, special ones too."""
@@ -147,7 +165,7 @@ class Encoding:
         """Give the encoding of some of its tokens."""
         special = None if self.special is None else self.special[places]
         words = None if self.words is None else self.words[places]
-        return Encoding(self.ids[places], self.type_ids[places], special, words)
+        return Encoding(self.ids[places], self.type_ids[places], special, words, self.prompt)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +184,7 @@ class TokenSequence:
         """Tell whether another sequence has the same result."""
         encoding = self.encoding
         arrays = (encoding.ids, encoding.type_ids, encoding.special, encoding.words)
-        return (self.features, *(None if array is None else array.tobytes() for array in arrays))
+        return (self.features, encoding.prompt, *(None if array is None else array.tobytes() for array in arrays))
 
 
 Requested = Mapping[ResolvedFeature, list[int]]

@@ -74,9 +74,9 @@ def _saved(tokenizer: Tokenizer, frame: Frame, tells_types: bool) -> str:
 
 def _lower_case(backend: Tokenizer) -> None:
     present = backend.normalizer
-    steps = [present] if present else []
+    steps: list[normalizers.Normalizer] = [present] if present else []
     if isinstance(present, normalizers.Sequence):
-        steps = [*present]  # type: ignore[misc]  # which can be iterated, whatever the library's types say
+        steps = [present[place] for place in range(len(present))]
     if not any(isinstance(step, normalizers.Lowercase) for step in steps):
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from berth.artifact import Precision
+from berth.artifact import Precision, WeightBits
 from berth.batching.share import MOST_SHARE
 from berth.errors import DeviceError
 from berth.models import CACHE_DIR, DEFAULT_MODEL
@@ -59,6 +59,11 @@ class Settings(BaseSettings):
     )
     precision: Precision | None = Field(
         None, description="precision of weights and matrix products; by default fp32 on the CPU, fp16 on a GPU"
+    )
+    int8_weights: WeightBits | None = Field(
+        None,
+        description="bits of int8's weights, 8 or 7; by default 8, and on x86 without VNNI 7, which are faster there "
+        "and further from fp32",
     )
     gpu_memory_limit: int | None = Field(
         None, ge=1 << 20, description="bytes that batches may take of each GPU's memory, the weights not counted"
@@ -120,8 +125,8 @@ class Settings(BaseSettings):
     )
     log_format: Format = Field("text", description="how a line of the log is written")
     tracing: Literal["off", "otlp"] = Field("off", description="send OpenTelemetry spans where OTEL_ variables say")
-    encode_pooling: Literal["cls", "mean", "max", "mean_max", "last", "weighted_mean", "pooler"] = Field(
-        "mean", description="pooling of bert-as-service's route /encode"
+    encode_pooling: Literal["cls", "mean", "max", "mean_max", "last", "weighted_mean", "mean_sqrt_len", "pooler"] = (
+        Field("mean", description="pooling of bert-as-service's route /encode")
     )
     encode_layers: Annotated[list[int], NoDecode] = Field(
         [-2], description="layers of /encode, as in --encode-layers=-2,-1"
@@ -143,6 +148,11 @@ class Settings(BaseSettings):
         except DeviceError:
             raise ValueError(DEVICES) from None
         return value
+
+    @field_validator("int8_weights", mode="before")
+    @classmethod
+    def _read_number(cls, value: Any) -> Any:
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
 
     @field_validator("encode_layers", "cors_origins", mode="before")
     @classmethod

@@ -14,10 +14,10 @@ REACH_UP = ("berth.cli",)
 """The modules of the library that may reach the service and the export, late, inside functions."""
 PURE = ("berth.batching.queue", "berth.batching.admission", "berth.batching.share")
 EXPORT_MAY_TAKE = {
-    *("berth", "berth.artifact", "berth.errors", "berth.models", "berth.types"),
+    *("berth", "berth.artifact", "berth.errors", "berth.models", "berth.processor", "berth.types"),
     *("berth.backends.cpu.packing", "berth.backends.cuda.graph"),
 }
-"""Of the library: what an artifact is, and how its graphs are fed."""
+"""Of the library: what an artifact is, how its graphs are fed, and what this processor is fast at."""
 GROUND = ("berth.errors", "berth.types")
 HTTP = ("fastapi", "starlette", "uvicorn", "pydantic_settings", "prometheus_client")
 TORCH = ("torch", "sentence_transformers")

@@ -162,6 +162,7 @@ def _pooled(pooling: Pooling, x: Any, text: Encoding) -> Any:
         Pooling.MAX: lambda x: x.max(dim=0).values,
         Pooling.MEAN_MAX: lambda x: torch.cat([x.mean(dim=0), x.max(dim=0).values]),
         Pooling.WEIGHTED_MEAN: _weighted_mean,
+        Pooling.MEAN_SQRT_LEN: lambda x: x.sum(dim=0) / len(x) ** 0.5,
         Pooling.WORDS: lambda x: _mean_of_words(x, text),
         Pooling.NONE: lambda x: x,
     }

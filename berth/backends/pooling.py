@@ -1,10 +1,16 @@
 """From token vectors to the vectors that were asked for, in NumPy on the packed form [tokens, hidden]."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from berth.types import Encoding, Float32Array, Int32Array, IntArray, Merge, Pooling, ResolvedFeature, Vectors
+
+Project = Callable[[Float32Array], Float32Array]
+"""A model's projection: pooled vectors [n, width] in, projected ones out."""
+
+PARTS = {Pooling.MEAN_MAX: (Pooling.MEAN, Pooling.MAX)}
+"""The poolings that are others', joined."""
 
 
 def merge_layers(feature: ResolvedFeature, layers: Mapping[int, Float32Array]) -> Float32Array:
@@ -23,12 +29,14 @@ def merge_layers(feature: ResolvedFeature, layers: Mapping[int, Float32Array]) -
             return sum_of(states) / np.float32(len(states))
 
 
-def pool(feature: ResolvedFeature, hidden: Float32Array, encodings: Sequence[Encoding]) -> Float32Array | Vectors:
+def pool(
+    feature: ResolvedFeature, hidden: Float32Array, encodings: Sequence[Encoding], project: Project | None = None
+) -> Float32Array | Vectors:
     """Pool the merged hidden states [tokens of all, width] of some encodings; every pooling but `pooler`.
 
-    Gives an array [encodings, width], twice as wide for `mean_max`, or one array an encoding: [tokens, width] for
-    `none`, [words, width] for `words`. All tokens count, [CLS] and [SEP] too, as in sentence-transformers, unless the
-    feature excludes them.
+    Gives an array [encodings, width], or one array an encoding: [tokens, width] for `none`, [words, width] for `words`.
+    All tokens count, [CLS] and [SEP] too, as in sentence-transformers, unless the feature excludes them. `project` is
+    the model's projection, for a feature that passes through it.
     """
     lengths = [len(encoding) for encoding in encodings]
     if feature.exclude_special and feature.pooling is not Pooling.WORDS:  # words leave them out anyway
@@ -40,11 +48,27 @@ def pool(feature: ResolvedFeature, hidden: Float32Array, encodings: Sequence[Enc
         case Pooling.WORDS:
             states = np.split(hidden, np.cumsum(lengths)[:-1])
             return _each(feature, [mean_of_words(*pair) for pair in zip(states, map(_words, encodings), strict=True)])
-        case Pooling.MEAN if feature.normalize:  # whatever it is divided by, its direction is the sum's
-            return normalize(_sum(hidden, lengths))
-        case _:
-            rows = _rows(feature.pooling, hidden, lengths)
-            return normalize(rows) if feature.normalize else rows
+    skipped = None if feature.include_prompt else _of_prompts(feature, encodings)
+    if skipped is not None:
+        hidden, lengths = _without_first(hidden, lengths, skipped)
+    if feature.pooling is Pooling.MEAN and feature.normalize and not (feature.further or feature.projected):
+        return finished(feature, _sum(hidden, lengths))  # whatever it is divided by, its direction is the sum's
+    poolings = [part for pooling in feature.poolings for part in PARTS.get(pooling, (pooling,))]
+    return finished(feature, joined([_rows(part, hidden, lengths, skipped) for part in poolings]), project)
+
+
+def joined(parts: Sequence[Float32Array]) -> Float32Array:
+    """Join the vectors of several poolings, each [encodings, width], one after the other."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def finished(feature: ResolvedFeature, vectors: Float32Array, project: Project | None = None) -> Float32Array:
+    """Project pooled vectors [n, width], normalize them and cut them, as far as the feature says so."""
+    if feature.projected:
+        assert project is not None, "the model's own vector alone is projected, by a backend that read the projection"
+        vectors = project(vectors)
+    vectors = normalize(vectors) if feature.normalize else vectors
+    return vectors[..., : feature.dimensions] if feature.dimensions else vectors
 
 
 def mean_of_words(hidden: Float32Array, words: Int32Array) -> Float32Array:
@@ -83,8 +107,27 @@ def _each(feature: ResolvedFeature, vectors: Vectors) -> Vectors:
     return [normalize(vector) for vector in vectors] if feature.normalize else vectors
 
 
-def _rows(pooling: Pooling, hidden: Float32Array, lengths: Sequence[int]) -> Float32Array:
-    """Pool each segment of the packed rows to one row."""
+def _of_prompts(feature: ResolvedFeature, encodings: Sequence[Encoding]) -> IntArray | None:
+    """Count the rows that each encoding's prompt has left; None where there is no prompt."""
+    if not any(encoding.prompt for encoding in encodings):
+        return None
+    prompts = [encoding.prompt for encoding in encodings]
+    if feature.exclude_special:
+        specials = [encoding.special for encoding in encodings if encoding.special is not None]
+        prompts = [int((~special[:prompt]).sum()) for special, prompt in zip(specials, prompts, strict=True)]
+    return np.array(prompts, dtype=np.intp)
+
+
+def _without_first(hidden: Float32Array, lengths: Sequence[int], skipped: IntArray) -> tuple[Float32Array, list[int]]:
+    """Leave out the first rows of each segment of the packed rows, `skipped` [segments] of them."""
+    kept = _places(lengths) >= np.repeat(skipped, lengths)
+    return hidden[kept], (np.asarray(lengths) - skipped).tolist()
+
+
+def _rows(
+    pooling: Pooling, hidden: Float32Array, lengths: Sequence[int], skipped: IntArray | None = None
+) -> Float32Array:
+    """Pool each segment of the packed rows to one row; `skipped` [segments] rows of its prompt were left out before."""
     match pooling:
         case Pooling.CLS:
             return np.take(hidden, _starts(lengths), axis=0)
@@ -92,18 +135,23 @@ def _rows(pooling: Pooling, hidden: Float32Array, lengths: Sequence[int]) -> Flo
             return np.take(hidden, np.cumsum(lengths) - 1, axis=0)
         case Pooling.MEAN:
             return _mean(hidden, lengths)
+        case Pooling.MEAN_SQRT_LEN:
+            return np.asarray(_sum(hidden, lengths) / np.sqrt(np.array(lengths, dtype=np.float32))[:, None])
         case Pooling.MAX:
             return np.asarray(np.maximum.reduceat(hidden, _starts(lengths), axis=0))
-        case Pooling.MEAN_MAX:
-            highest = np.maximum.reduceat(hidden, _starts(lengths), axis=0)
-            return np.concatenate([_mean(hidden, lengths), highest], axis=1)
         case Pooling.WEIGHTED_MEAN:  # Muennighoff 2022, SGPT: a token's weight is its position, counted from 1
+            before = 0 if skipped is None else np.repeat(skipped, lengths)
+            weights = (_places(lengths) + before + 1).astype(np.float32)
             starts = _starts(lengths)
-            weights = (np.arange(len(hidden)) - np.repeat(starts, lengths) + 1).astype(np.float32)
             totals = np.add.reduceat(weights, starts)
             return np.asarray(np.add.reduceat(hidden * weights[:, None], starts, axis=0) / totals[:, None])
         case _:
             raise AssertionError(f"{pooling} does not pool a text to one row")
+
+
+def _places(lengths: Sequence[int]) -> IntArray:
+    """Number the packed rows within their segments, from 0."""
+    return np.asarray(np.arange(sum(lengths)) - np.repeat(_starts(lengths), lengths))
 
 
 def _starts(lengths: Sequence[int]) -> IntArray:

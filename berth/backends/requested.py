@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from berth.backends.pooling import merge_layers, normalize, pool
+from berth.backends.pooling import Project, finished, merge_layers, pool
 from berth.errors import EncoderError
 from berth.types import Float32Array, Pooling, Requested, ResolvedFeature, TokenSequence, Vectors
 
@@ -33,15 +33,18 @@ def requested_by(sequences: Sequence[TokenSequence]) -> Requested:
 
 
 def pooled(
-    feature: ResolvedFeature, sequences: Sequence[TokenSequence], places: list[int], states: Mapping[str, Float32Array]
+    feature: ResolvedFeature,
+    sequences: Sequence[TokenSequence],
+    places: list[int],
+    states: Mapping[str, Float32Array],
+    project: Project | None = None,
 ) -> Float32Array | Vectors:
     """Make a feature of the sequences that request it of the graph's outputs, which are of all tokens of the batch."""
     if feature.pooling is Pooling.POOLER:
-        rows = states[POOLER_OUTPUT][places]
-        return normalize(rows) if feature.normalize else rows
+        return finished(feature, states[POOLER_OUTPUT][places])
     tokens = _tokens_of(sequences, places)
     layers = {layer: states[hidden_state(layer)][tokens] for layer in feature.layers}
-    return pool(feature, merge_layers(feature, layers), [sequences[place].encoding for place in places])
+    return pool(feature, merge_layers(feature, layers), [sequences[place].encoding for place in places], project)
 
 
 def results_of(

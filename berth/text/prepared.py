@@ -9,7 +9,7 @@ from berth.errors import EncoderError, InvalidInputError
 from berth.text.tokenizer import Token, Tokenized
 from berth.text.truncation import Cut, Truncation
 from berth.text.windows import Windows, combine, feature_of_window, split
-from berth.types import Pooling, ResolvedFeature, TokenSequence, Vectors
+from berth.types import Frame, Pooling, ResolvedFeature, TokenSequence, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,9 @@ class PreparedText:
 
     def numbers(self, hidden_size: int) -> int:
         """Number of floats held in memory for this input's result; with windows, the sum over windows."""
-        return sum([feature.width(hidden_size) * self._rows(feature) for feature in self.options.features])
+        held = self.options.features if self.windows is None else self.sequences[0].features
+        widths = [feature.width(hidden_size) for feature in held]
+        return sum([width * self._rows(feature) for width, feature in zip(widths, self.options.features, strict=True)])
 
     def _rows(self, feature: ResolvedFeature) -> int:
         encoding = self.tokenized.encoding
@@ -93,14 +95,16 @@ class PreparedText:
                 return len(self.sequences)
 
 
-def prepare(name: str, options: EncodeOptions, tokenized: Tokenized, max_tokens: int) -> PreparedText:
+def prepare(name: str, options: EncodeOptions, tokenized: Tokenized, max_tokens: int, frame: Frame) -> PreparedText:
     """Prepare a tokenized input; raises `InvalidInputError` where nothing of it is left to pool."""
     encoding, features = tokenized.encoding, options.features
     special = encoding.special
     if special is not None and special.all() and any(feature.exclude_special for feature in features):
         raise InvalidInputError(name, "has special tokens only, and `exclude_special` leaves nothing of them")
+    if encoding.prompt >= len(encoding) and not all(feature.include_prompt for feature in features):
+        raise InvalidInputError(name, "has no token beside the prompt's, which the model leaves out of the pooling")
     if options.windowed:
-        windows = split(encoding, options.truncation, max_tokens)
+        windows = split(encoding, options.truncation, max_tokens, frame)
         if len(windows.encodings) > 1:
             of_window = tuple(map(feature_of_window, features))
             sequences = [TokenSequence(each, of_window) for each in windows.encodings]

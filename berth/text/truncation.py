@@ -1,6 +1,7 @@
 """Which tokens of a text beyond the model's maximum are kept, or in which windows all of them are read.
 
-Counted here are a text's own tokens, without [CLS] and [SEP]; `room` is how many of them fit between the two.
+Counted here are a text's own tokens, without those of its frame and of a prompt; `room` is how many of them fit beside
+these.
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,9 @@ from numbers import Integral
 
 import numpy as np
 
+from berth.artifact import Manifest
 from berth.errors import InvalidInputError
 from berth.types import IntArray
-
-FRAME = 2
-"""[CLS] and [SEP]."""
 
 
 class Cut(StrEnum):
@@ -40,7 +39,7 @@ class Truncation:
 
     `head`: tokens that `middle` keeps of the text's beginning, the rest of the room is its end's; None is a quarter of
     the room, the 128 + 382 of Sun et al. 2019 (How to Fine-Tune BERT for Text Classification) where the room is 510.
-    `window` and `stride` count tokens, a window's [CLS] and [SEP] too; 0 is the largest that the model allows.
+    `window` and `stride` count tokens, a window's special tokens too; 0 is the largest that model and prompt allow.
     """
 
     cut: Cut = Cut.END
@@ -54,12 +53,20 @@ CUTS = {cut.value: Truncation(cut) for cut in Cut if cut is not Cut.WINDOW}
 """The truncations that a name alone says."""
 
 
-def truncation_of(value: str | Mapping[str, object], max_tokens: int) -> Truncation:
-    """Read what a caller says of long texts.
+def usual_truncation(manifest: Manifest) -> Truncation:
+    """Give the model's own way with long texts: cut at the end, or at the start where its tokenizer does so."""
+    return CUTS["start" if manifest.tokenizer.truncation_side == "left" else "end"]
+
+
+def truncation_of(value: str | Mapping[str, object] | None, manifest: Manifest) -> Truncation:
+    """Read what a caller says of long texts; None is the model's own way.
 
     `end`, `start`, `middle` or `error`; `{"head": 64}`; or `{"window": 256, "stride": 192, "combine": "mean"}`, each of
     its fields optional. Raises `InvalidInputError`, which names the field and the limit.
     """
+    max_tokens, special = manifest.max_tokens, manifest.frame.size()
+    if value is None:
+        return usual_truncation(manifest)
     if isinstance(value, str):
         if value not in CUTS:
             raise InvalidInputError("truncate", f"{value!r} is none of end, start, middle, error")
@@ -68,7 +75,7 @@ def truncation_of(value: str | Mapping[str, object], max_tokens: int) -> Truncat
         raise InvalidInputError("truncate", "must be a name, or a mapping with `head` or `window`")
     fields = dict(value)
     if "head" in fields:
-        head = _count("truncate.head", fields.pop("head"), 0, max_tokens - FRAME)
+        head = _count("truncate.head", fields.pop("head"), 0, max_tokens - special)
         for name in fields:
             raise InvalidInputError(f"truncate.{name}", "does not go with `head`")
         return Truncation(Cut.MIDDLE, head=head)
@@ -76,9 +83,9 @@ def truncation_of(value: str | Mapping[str, object], max_tokens: int) -> Truncat
     for name in fields:
         raise InvalidInputError(f"truncate.{name}", "is not a field of truncate")
     window = max_tokens if given is None else _count("truncate.window", given, 1, max_tokens)
-    if window <= FRAME:
-        raise InvalidInputError("truncate.window", f"must be above {FRAME}, the special tokens of each window")
-    stride = window - FRAME if step is None else _count("truncate.stride", step, 1, window - FRAME)
+    if window <= special:
+        raise InvalidInputError("truncate.window", f"must be above {special}, the special tokens of each window")
+    stride = 0 if step is None else _count("truncate.stride", step, 1, window - special)
     try:
         how = Combine.MEAN if combine is None else Combine(str(combine))
     except ValueError:

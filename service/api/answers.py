@@ -136,8 +136,10 @@ class InfoAnswer(BaseModel):
     max_client_batch_size: int
     version: str
     hidden_size: int
+    width: int
     layers: int
     precision: str
+    weight_bits: int | None
 
 
 class TeiToken(Answer):

@@ -212,12 +212,12 @@ class HeadCut(Native):
 
 
 def _above_frame(schema: dict[str, Any]) -> None:
-    """Say of a window that it must hold more than [CLS] and [SEP]."""
+    """Say of a window that it must hold more than its special tokens, of which most models have two."""
     schema["anyOf"][0]["minimum"] = 3
 
 
 class WindowCut(Native):
-    """Read the whole text in windows of so many tokens, [CLS] and [SEP] too, whose starts are `stride` tokens apart."""
+    """Read the whole text in windows of so many tokens, special ones too, whose starts are `stride` tokens apart."""
 
     window: Annotated[PositiveInt | None, Field(json_schema_extra=_above_frame)] = None
     stride: PositiveInt | None = None
@@ -264,7 +264,12 @@ class FeatureFields(Native):
         Annotated[Literal["concat", "mean", "sum"], Tag("<name>")] | Annotated[LayerWeights, Tag("<weights>")],
         Discriminator(_merge_shape),
     ] = Field("concat", description="how several layers become one")
-    exclude_special: Flag = Field(False, description="leave [CLS] and [SEP] out of the pooling, not of the attention")
+    exclude_special: Flag = Field(False, description="leave special tokens out of the pooling, not of the attention")
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether no representation is asked for but the model's own."""
+        return self.pooling is None and self.layers is None and self.merge == "concat" and not self.exclude_special
 
     def resolve(self, manifest: Manifest, *, place: str = "", normalize: bool = False) -> ResolvedFeature:
         """Make it what the model is asked for; `place` stands before fields' names in errors, as in `features[0].`."""

@@ -11,6 +11,7 @@ from berth.batching.cache import VectorCache
 from berth.batching.worker import ModelLane
 from berth.embedder import Embedder
 from berth.errors import ArtifactError, DeviceError, EncoderError
+from berth.features import sentence_width
 from berth.model import Model
 from service.api.state import Engine, ServedModel, State
 
@@ -57,7 +58,7 @@ def load(state: State, served: ServedModel, load_model: LoadModel = Model.load) 
     settings, manifest = state.settings, served.manifest
     model = load_model(served.artifact, tuple(served.gpus), settings.gpu_memory_limit)
     known = _calibration(state, served).read() if served.gpus else None
-    cache = VectorCache(settings.cache_size * manifest.hidden_size) if settings.cache_size else None
+    cache = VectorCache(settings.cache_size * sentence_width(manifest)) if settings.cache_size else None
     budget = settings.max_batch_tokens or known or model.max_batch_tokens
     lane = ModelLane(budget, manifest.max_tokens, model.backends, cache)
     model.warm_up(budget, state.worker.most_batches)

@@ -38,7 +38,7 @@ class EmbeddingsRequest(BaseModel):
     dimensions: PositiveInt | None = Field(None, description="keep the first so many numbers and normalise again")
     user: str | None = Field(None, description="ignored")
     prompt_name: str | None = Field(None, description='a prompt of the model\'s, put before each text; "" for none')
-    truncate: Truncate = "end"
+    truncate: Truncate | None = None
 
 
 class FeatureRequest(FeatureFields):
@@ -59,7 +59,7 @@ class FeaturesRequest(Native):
     features: list[FeatureRequest] = Field([FeatureRequest()], min_length=1, max_length=64, fail_fast=True)
     model: str | None = None
     prompt_name: str | None = Field(None, description='a prompt of the model\'s, put before each text; "" for none')
-    truncate: Truncate = "end"
+    truncate: Truncate | None = None
     include_tokens: Flag = Field(False, description="tell each input's tokens")
     on_error: Literal["fail", "report"] = Field("fail", description="`report` answers the inputs that can be encoded")
     encoding_format: EncodingFormat = "float"
@@ -78,7 +78,7 @@ class SimilarityRequest(FeatureFields):
     top_k: PositiveInt | None = Field(None, description="give the nearest targets of each source instead of scores")
     granularity: Literal["text", "token"] = Field("text", description="`token` compares two texts token by token")
     prompt_name: str | None = Field(None, description='a prompt of the model\'s, put before each text; "" for none')
-    truncate: Truncate = "end"
+    truncate: Truncate | None = None
 
 
 class TokenizeRequest(Native):

@@ -15,7 +15,7 @@ from berth.features import sentence_feature
 from berth.model import Model
 from berth.text.prepared import EncodeOptions
 from berth.text.prompts import prompted
-from berth.text.truncation import CUTS, truncation_of
+from berth.text.truncation import truncation_of
 from berth.types import ResolvedFeature, Text
 from service.api.exchange import Exchange
 from service.api.fields import HeadCut, WindowCut
@@ -62,7 +62,7 @@ class ServedModel:
         request: Request,
         texts: Sequence[Text],
         features: Sequence[ResolvedFeature],
-        truncate: str | HeadCut | WindowCut = "end",
+        truncate: str | HeadCut | WindowCut | None = None,
         *,
         prompt_name: str | None = None,
         table: bool = False,
@@ -73,8 +73,8 @@ class ServedModel:
 
         Raises what `truncation_of`, `prompted` and `Embedder.embed` raise.
         """
-        at_most = self.manifest.max_tokens
-        truncation = CUTS[truncate] if isinstance(truncate, str) else truncation_of(truncate.model_dump(), at_most)
+        fields = truncate if truncate is None or isinstance(truncate, str) else truncate.model_dump()
+        truncation = truncation_of(fields, self.manifest)
         if prompt_name is not None or self.manifest.default_prompt_name is not None:
             texts = prompted(self.manifest, texts, prompt_name)
         exchange: Exchange = request.state.exchange

@@ -77,6 +77,8 @@ def test_file_that_no_hash_vouches_for_is_refused(tiny_copy: Path, amend: Amend,
         ({"format_version": 6}, "format_version"),
         ({"layers": "six"}, "layers"),
         ({"pooling": "sum"}, "pooling"),
+        ({"projection": [{"kind": "dense", "inputs": 60, "outputs": 4, "activation": "Softmax"}]}, "activation"),
+        ({"projection": [{"kind": "whiten"}]}, "projection"),
         ({"invented": 1}, "invented"),
     ],
 )

@@ -1,14 +1,15 @@
 """What a user writes of a representation, and what a model is asked for."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from berth.artifact import Artifact, Manifest, Output
+from berth.artifact import Artifact, Dense, Manifest, Normalize, Output
 from berth.errors import InvalidInputError
-from berth.features import Feature, sentence_feature
-from berth.types import Merge, Pooling, ResolvedFeature
+from berth.features import Feature, check_dimensions, sentence_feature, sentence_width
+from berth.types import Frame, Merge, Pooling, ResolvedFeature
 
 
 @pytest.fixture
@@ -97,6 +98,60 @@ def test_a_model_without_a_pooler_has_none(manifest: Manifest) -> None:
     with pytest.raises(InvalidInputError, match="the model has no pooler") as error:
         Feature("pooler").resolve(manifest.model_copy(update={"outputs": {}}))
     assert error.value.param == "pooling"
+
+
+def test_cls_is_the_row_that_the_frame_says(manifest: Manifest) -> None:
+    def model(cls: int | None) -> Manifest:
+        frame = Frame((), (4,), (4, 3), cls)
+        return manifest.model_copy(update={"frame": frame, "pooling": Pooling.CLS, "normalize": False})
+
+    assert Feature("cls").resolve(model(0)).pooling is Pooling.CLS
+    assert Feature("cls").resolve(model(-1)) == ResolvedFeature(Pooling.LAST, (6,))
+    with pytest.raises(InvalidInputError, match=r"^f\.pooling: the model has no \[CLS\]$"):
+        Feature("cls").resolve(model(None), "f.")
+    for cls in (0, -1, None):  # the model's own is the first row, as in sentence-transformers
+        assert Feature().resolve(model(cls)) == sentence_feature(model(cls)) == ResolvedFeature(Pooling.CLS, (6,))
+    for feature in (Feature("cls"), Feature()):
+        with pytest.raises(InvalidInputError, match=r"leaves out the \[CLS\]"):
+            replace(feature, exclude_special=True).resolve(model(-1))
+    assert Feature("last").resolve(model(None)).pooling is Pooling.LAST
+
+
+OWN = {
+    "further_poolings": (Pooling.MAX,),
+    "include_prompt": False,
+    "projection": (Normalize(), Dense(inputs=768, outputs=24, activation="Tanh")),
+    "truncate_dim": 16,
+}
+
+
+def test_the_sentence_feature_has_all_that_the_model_says(manifest: Manifest) -> None:
+    model = manifest.model_copy(update=OWN)
+    own = sentence_feature(model)
+    assert own.poolings == (Pooling.MEAN, Pooling.MAX)
+    assert (own.include_prompt, own.projected, own.dimensions, own.normalize) == (False, 24, 16, True)
+    assert sentence_width(model) == 16
+    assert sentence_width(model.model_copy(update={"truncate_dim": None})) == 24
+    assert sentence_width(model.model_copy(update={"truncate_dim": 100})) == 24
+    assert sentence_width(model.model_copy(update={"projection": (), "truncate_dim": None})) == 768
+
+
+def test_a_feature_that_is_asked_for_is_neither_projected_nor_cut(manifest: Manifest) -> None:
+    model = manifest.model_copy(update=OWN)
+    assert Feature().resolve(model) == ResolvedFeature(
+        Pooling.MEAN, (6,), further=(Pooling.MAX,), include_prompt=False
+    ), "the model's own pooling"
+    assert Feature("mean").resolve(model) == ResolvedFeature(Pooling.MEAN, (6,))
+    with pytest.raises(InvalidInputError, match=r"leaves out the \[CLS\]"):
+        Feature(exclude_special=True).resolve(model.model_copy(update={"further_poolings": (Pooling.CLS,)}))
+
+
+@pytest.mark.parametrize(("update", "most"), [({}, 384), (OWN, 16), (OWN | {"truncate_dim": None}, 24)], ids=str)
+def test_dimensions_are_those_of_the_models_own_vector(manifest: Manifest, update: Any, most: int) -> None:
+    model = manifest.model_copy(update=update)
+    check_dimensions(most, model)
+    with pytest.raises(InvalidInputError, match=f"must be an integer from 1 to {most}, not {most + 1}"):
+        check_dimensions(most + 1, model)
 
 
 @pytest.mark.parametrize("normalize", [True, False])

@@ -71,9 +71,13 @@ def test_a_checkpoints_folder_is_exported_once(
 
 
 def test_each_target_has_an_export_of_its_own(tiny_checkpoint: Path, tmp_path: Path, commands: list[list[str]]) -> None:
-    folders = [find_artifact(str(tiny_checkpoint), target, tmp_path) for target in (CPU, ExportTarget("cpu", "int8"))]
-    assert [read_artifact(folder).manifest.precision for folder in folders] == ["fp32", "int8"]
-    assert len(commands) == 2
+    targets = CPU, ExportTarget("cpu", "int8", 8), ExportTarget("cpu", "int8", 7)
+    folders = [find_artifact(str(tiny_checkpoint), target, tmp_path) for target in targets]
+    manifests = [read_artifact(folder).manifest for folder in folders]
+    assert [manifest.precision for manifest in manifests] == ["fp32", "int8", "int8"]
+    assert [manifest.weight_bits for manifest in manifests] == [None, 8, 7]
+    assert [folder.name for folder in folders] == ["cpu-fp32", "cpu-int8", "cpu-int8w7"]
+    assert len(commands) == 3
 
 
 def test_what_another_version_left_in_the_cache_is_exported_again(

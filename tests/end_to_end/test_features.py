@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Features = list[dict[str, Any]]
 
-POOLINGS = ["cls", "mean", "max", "mean_max", "last", "weighted_mean", "pooler", "none", "words"]
+POOLINGS = ["cls", "mean", "max", "mean_max", "last", "weighted_mean", "mean_sqrt_len", "pooler", "none", "words"]
 TEXTS = ["hello world", "The quick fox, unwell: 13!", "na\u00efve cafe\u0301 \U0001f600 \u4f60\u597d", "x", "[SEP] of"]
 SPLIT = ["unwell", "worlds", "13,000", "\u4f60\u597d", "x"]
 TWO_FEATURES: Features = [
@@ -52,6 +52,7 @@ def pooled(pooling: str, rows: Floats) -> Floats:
         "mean_max": np.concatenate([rows.mean(axis=0), rows.max(axis=0)]),
         "last": rows[-1],
         "weighted_mean": places @ rows / places.sum(),
+        "mean_sqrt_len": rows.sum(axis=0) / len(rows) ** 0.5,
         "none": rows,
     }
     return results[pooling]

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 TEXT, VALUE = "invalid_request", "invalid_value"
 ALL = [0, 1, 2, 3, 4, 5, 6]
-POOLINGS = "Input should be 'cls', 'mean', 'max', 'mean_max', 'last', 'weighted_mean', 'pooler', 'none' or 'words'"
+POOLINGS = (
+    "Input should be 'cls', 'mean', 'max', 'mean_max', 'last', 'weighted_mean', 'mean_sqrt_len', 'pooler', 'none' or "
+    "'words'"
+)
 INPUT = 'item 0 must be a string, a pair of strings, or {"tokens": [strings]}'
 
 
@@ -83,7 +86,6 @@ def test_feature_is_refused(
         ({"head": True}, "truncate.head", TEXT, "Input should be a valid integer"),
         ({"head": 3, "window": 64}, "truncate.window", TEXT, "Extra inputs are not permitted"),
         ("left", "truncate", TEXT, "Input should be 'end', 'start', 'middle' or 'error'"),
-        (None, "truncate", TEXT, "Input should be 'end', 'start', 'middle' or 'error'"),
         ([64, 32], "truncate", TEXT, "Input should be 'end', 'start', 'middle' or 'error'"),
     ],
     ids=lambda value: repr(value)[:60],
@@ -220,12 +222,12 @@ def test_similarity_is_refused(http: httpx.Client, fields: dict[str, Any], param
     assert given == param
 
 
-def test_model_with_one_segment_type_takes_no_pairs(
+def test_model_with_one_segment_type_tells_pairs_by_what_is_between_them(
     tmp_path: Path, make_checkpoint: Callable[..., Path], start: "Start"
 ) -> None:
     checkpoint = make_checkpoint(tmp_path / "one", type_vocab_size=1)
     with start(export(str(checkpoint), tmp_path / "artifact").folder).client() as http:
-        refused = refusal(http, "/v1/features", {"inputs": ["hello", ["hello", "world"]]})
-        reported = http.post("/v1/features", json={"inputs": ["hello", ["hello", "world"]], "on_error": "report"})
-    assert refused == ("inputs[1]", VALUE, "the model has one segment type and takes no pairs")
-    assert ["error" in item for item in reported.json()["data"]] == [False, True]
+        reply = http.post("/v1/features", json={"inputs": ["hello", ["hello", "world"]], "include_tokens": True})
+    assert reply.status_code == 200, reply.text
+    tokens = [[token["text"] for token in item["tokens"]] for item in reply.json()["data"]]
+    assert tokens == [["[CLS]", "hello", "[SEP]"], ["[CLS]", "hello", "[SEP]", "world", "[SEP]"]]

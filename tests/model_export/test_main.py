@@ -33,6 +33,33 @@ def test_outcome_is_json_where_that_is_asked_for(
     assert not shown.err
 
 
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [(["--int8-weights", "8"], "  weights in 8 bits"), ([], "  weights in 7 bits: this processor has no VNNI")],
+    ids=["asked for", "chosen"],
+)
+def test_bits_of_int8s_weights_are_said_and_why(
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    line: str,
+) -> None:
+    monkeypatch.setattr(export_module, "weight_bits_here", lambda: (7, "this processor has no VNNI"))
+    assert main([str(tiny_checkpoint), str(tmp_path / "out"), "--precision", "int8", *flags]) == 0
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_bits_in_another_precision_are_one_line(
+    tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tiny_checkpoint), str(tmp_path / "out"), "--int8-weights", "7"]) == 1
+    line = "error: --int8-weights 7 is for precision int8, and the precision is fp32\n"
+    assert capsys.readouterr().err == line
+    assert not list(tmp_path.iterdir())
+
+
 def test_heads_are_named(tmp_path: Path, tiny_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stored = load_file(tiny_copy / "model.safetensors") | {"classifier.bias": np.zeros(2, np.float32)}
     save_file(stored, tiny_copy / "model.safetensors")
@@ -83,7 +110,16 @@ def test_what_cannot_be_read_is_one_line(
     assert capsys.readouterr().err == line
 
 
-@pytest.mark.parametrize("arguments", [[], ["a"], ["a", "b", "--target", "tpu"], ["a", "b", "--precision", "fp8"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["a"],
+        ["a", "b", "--target", "tpu"],
+        ["a", "b", "--precision", "fp8"],
+        ["a", "b", "--precision", "int8", "--int8-weights", "6"],
+    ],
+)
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

@@ -14,7 +14,6 @@ from model_export.checkpoint import find_checkpoint
 from model_export.errors import ExportError
 from model_export.sentence_transformers import Usage, read_usage
 
-MODULES = ("Transformer", "Pooling", "Normalize")
 OLD = "sentence_transformers.models."
 
 
@@ -41,91 +40,6 @@ def test_without_their_files_it_is_mean_pooling(tmp_path: Path) -> None:
 
 def test_the_default_model() -> None:
     assert read_usage(find_checkpoint(DEFAULT_MODEL)) == Usage(normalize=True, max_tokens=256)
-
-
-@pytest.mark.parametrize(
-    ("config", "pooling"),
-    [
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, Pooling.CLS),
-        ({"pooling_mode_mean_tokens": True}, Pooling.MEAN),
-        ({"pooling_mode_max_tokens": True}, Pooling.MAX),
-        ({"pooling_mode_weightedmean_tokens": True}, Pooling.WEIGHTED_MEAN),
-        ({"pooling_mode_lasttoken": True}, Pooling.LAST),
-        ({"pooling_mode_mean_tokens": False}, Pooling.MEAN),
-        ({"pooling_mode": "cls"}, Pooling.CLS),
-        ({"pooling_mode": ["max"]}, Pooling.MAX),
-        ({"pooling_mode": "lasttoken", "include_prompt": True}, Pooling.LAST),
-        ({"pooling_mode": "weightedmean"}, Pooling.WEIGHTED_MEAN),
-        ({"pooling_mode": ["mean", "max"]}, Pooling.MEAN_MAX),
-        ({"pooling_mode": "cls", "pooling_mode_mean_tokens": True}, Pooling.CLS),
-    ],
-)
-def test_poolings(tmp_path: Path, config: dict[str, Any], pooling: Pooling) -> None:
-    assert _read(_modules(tmp_path, OLD + "Transformer", OLD + "Pooling", pooling=config)).pooling is pooling
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"pooling_mode_mean_sqrt_len_tokens": True}, "the pooling mean_sqrt_len_tokens is not implemented"),
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "the pooling cls + mean is not"),
-        ({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}, "the pooling max + mean is not"),
-        ({"pooling_mode": ["max", "mean"]}, "the pooling max + mean is not implemented"),
-        ({"pooling_mode": "attention"}, "the pooling attention is not implemented"),
-        ({"pooling_mode": "mean", "include_prompt": False}, "include_prompt false (the prompt is not pooled) is not"),
-    ],
-)
-def test_other_poolings_are_refused(
-    tiny_copy: Path, refused: Callable[..., None], config: dict[str, Any], message: str
-) -> None:
-    _modules(tiny_copy, OLD + "Transformer", OLD + "Pooling", pooling=config)
-    refused(tiny_copy, f"{tiny_copy}/1_x/config.json: {message}")
-
-
-@pytest.mark.parametrize(
-    ("types", "message"),
-    [
-        ([OLD + "Transformer", OLD + "Pooling", OLD + "Dense"], "the module Dense is not implemented"),
-        ([OLD + "Transformer", OLD + "Pooling", OLD + "Dense", OLD + "Normalize"], "the module Dense is not"),
-        (["custom_st.Transformer", OLD + "Pooling"], "the module custom_st.Transformer is not implemented"),
-        ([OLD + "Transformer"], "Transformer: expected Transformer, Pooling and perhaps Normalize"),
-        ([OLD + "Transformer", OLD + "Normalize", OLD + "Pooling"], "Transformer, Normalize, Pooling: expected"),
-        ([], ": expected Transformer, Pooling"),
-    ],
-)
-def test_other_modules_are_refused(
-    tiny_copy: Path, refused: Callable[..., None], types: list[str], message: str
-) -> None:
-    _modules(tiny_copy, *types)
-    refused(tiny_copy, message)
-
-
-@pytest.mark.parametrize("content", [{}, [1], [{"idx": 0}], "modules"])
-def test_modules_that_are_none_are_refused(tiny_copy: Path, refused: Callable[..., None], content: object) -> None:
-    _write(tiny_copy, "modules.json", content)
-    refused(tiny_copy, "modules.json: not a list of modules with idx, path and type")
-
-
-def test_a_pooling_without_its_file_is_refused(tiny_copy: Path, refused: Callable[..., None]) -> None:
-    _modules(tiny_copy, OLD + "Transformer", OLD + "Pooling")
-    (tiny_copy / "1_x" / "config.json").unlink()
-    refused(tiny_copy, "1_x/config.json: no such file, but modules.json names it")
-
-
-def test_normalized_tokens_are_refused(tiny_copy: Path, refused: Callable[..., None]) -> None:
-    _modules(tiny_copy, *(OLD + module for module in MODULES))
-    _write(tiny_copy, "2_x/config.json", {"module_input_name": "token_embeddings"})
-    refused(tiny_copy, "2_x/config.json: normalizing token_embeddings is not implemented")
-
-
-def test_class_paths_of_all_versions_are_known(tmp_path: Path) -> None:
-    _modules(
-        tmp_path,
-        "sentence_transformers.base.modules.transformer.Transformer",
-        "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
-        "sentence_transformers.base.modules.normalize.Normalize",
-    )
-    assert _read(tmp_path).normalize
 
 
 @pytest.mark.parametrize(
@@ -208,7 +122,19 @@ def test_a_limit_that_is_none_is_refused(tiny_copy: Path, refused: Callable[...,
             {"prompts": {"a": "b"}, "default_prompt_name": "query"},
             "default_prompt_name 'query' is not among the prompts",
         ),
-        ({"truncate_dim": 16}, "truncate_dim 16 is not implemented; requests have `dimensions`"),
+        ({"prompts": {"": "b"}, "default_prompt_name": ""}, "default_prompt_name '' is not among the prompts"),
+        ({"prompts": {}, "default_prompt_name": []}, "default_prompt_name [] is not among the prompts"),
+        ({"truncate_dim": 0}, "truncate_dim 0 is not a number of dimensions"),
+        ({"truncate_dim": -16}, "truncate_dim -16 is not a number of dimensions"),
+        ({"truncate_dim": 16.0}, "truncate_dim 16.0 is not a number of dimensions"),
+        ({"truncate_dim": True}, "truncate_dim True is not a number of dimensions"),
+        ({"similarity_fn_name": ["cosine"]}, "similarity_fn_name ['cosine'] is not one of cosine,"),
+        (
+            {"model_type": "SparseEncoder"},
+            "model_type 'SparseEncoder' is not implemented, SentenceTransformer alone is",
+        ),
+        ({"model_type": None}, "model_type None is not implemented"),
+        ({"query_prefix": "[Q] "}, "query_prefix '[Q] ' is not implemented"),
         ({"similarity_fn_name": "jaccard"}, "similarity_fn_name 'jaccard' is not one of cosine, dot, dot_product,"),
     ],
 )
@@ -229,6 +155,30 @@ def test_metrics(tmp_path: Path, name: str | None, metric: Metric) -> None:
     assert _read(tmp_path).prompts == {"document": ""}
 
 
+def test_what_the_model_was_made_with_and_how_it_is_cut(tmp_path: Path) -> None:
+    made = {
+        "__version__": {"sentence_transformers": "6.2.0"},
+        "requirements": None,
+        "model_type": "SentenceTransformer",
+    }
+    _write(tmp_path, "config_sentence_transformers.json", made | {"truncate_dim": 16, "from_tomorrow": None})
+    assert _read(tmp_path) == Usage(truncate_dim=16)
+
+
+@pytest.mark.parametrize("name", ["roberta", "xlm-roberta", "distilbert"])
+def test_the_encoders_file_has_older_names(tmp_path: Path, name: str) -> None:
+    _write(tmp_path, "sentence_bert_config.json", {})
+    _write(tmp_path, f"sentence_{name}_config.json", {"max_seq_length": 128, "do_lower_case": True})
+    assert _read(tmp_path) == Usage(max_tokens=128, lower_case=True)
+    _write(tmp_path, "sentence_bert_config.json", {"max_seq_length": 64})
+    assert _read(tmp_path) == Usage(max_tokens=64), "the first that says something"
+
+
+def test_a_folder_with_an_older_name_is_read_alike(tiny_copy: Path, refused: Callable[..., None]) -> None:
+    _write(tiny_copy, "sentence_roberta_config.json", {"query_length": 32})
+    refused(tiny_copy, "sentence_roberta_config.json: query_length 32 is not implemented")
+
+
 def test_an_encoder_in_a_folder_of_its_own(tmp_path: Path, tiny_checkpoint: Path) -> None:
     _modules(tmp_path, OLD + "Transformer", OLD + "Pooling")
     modules = json.loads((tmp_path / "modules.json").read_text())
@@ -240,6 +190,9 @@ def test_an_encoder_in_a_folder_of_its_own(tmp_path: Path, tiny_checkpoint: Path
 
 
 def test_a_folder_outside_of_the_checkpoint_is_refused(tmp_path: Path) -> None:
-    _write(tmp_path, "modules.json", [{"idx": 0, "path": "../other", "type": OLD + "Transformer"}])
-    with pytest.raises(ExportError, match="expected Transformer, Pooling"):
+    _modules(tmp_path, OLD + "Transformer", OLD + "Pooling")
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    modules[0]["path"] = "../other"
+    _write(tmp_path, "modules.json", modules)
+    with pytest.raises(ExportError, match="not inside the checkpoint"):
         _read(tmp_path)

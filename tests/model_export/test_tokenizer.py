@@ -17,7 +17,7 @@ from berth.types import Frame
 from model_export import token_comparison
 from model_export.checkpoint import find_checkpoint
 from model_export.errors import ExportError
-from model_export.families import FAMILIES
+from model_export.families.bert import BERT
 from model_export.network import Network
 from model_export.tokenizer import ReadTokenizer, read_tokenizer
 
@@ -27,7 +27,7 @@ RAW = {"tokenizer_class": "PreTrainedTokenizerFast"}
 
 @pytest.fixture
 def network() -> Network:
-    return FAMILIES["bert"].network(find_checkpoint(DEFAULT_MODEL).object("config.json"))
+    return BERT.network(find_checkpoint(DEFAULT_MODEL).object("config.json"))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_both_files_of_the_default_model_give_the_same(minilm: Path, from_vocabu
 def from_vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     folder = tmp_path_factory.mktemp("vocabulary")
     _copy(folder, "config.json", "vocab.txt", "tokenizer_config.json")
-    return _read(folder, FAMILIES["bert"].network(find_checkpoint(DEFAULT_MODEL).object("config.json"))).tokenizer
+    return _read(folder, BERT.network(find_checkpoint(DEFAULT_MODEL).object("config.json"))).tokenizer
 
 
 def test_truncation_and_padding_are_removed(minilm: Path) -> None:
@@ -228,7 +228,7 @@ def test_tokenizer_config_json_overrules_the_class_of_config_json(tiny_copy: Pat
     config = json.loads((tiny_copy / "config.json").read_text())
     _write(tiny_copy, config=config | {"tokenizer_class": "BertJapaneseTokenizer"})
     _write(tiny_copy, tokenizer_config={"tokenizer_class": "BertTokenizer"})
-    assert _read(tiny_copy, FAMILIES["bert"].network(config)).facts.kind == "BertTokenizer"
+    assert _read(tiny_copy, BERT.network(config)).facts.kind == "BertTokenizer"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from berth.models import DEFAULT_MODEL
 from berth.types import Frame
 from model_export.checkpoint import find_checkpoint
 from model_export.errors import ExportError
-from model_export.families import FAMILIES
+from model_export.families.bert import BERT
 from model_export.network import Network
 from model_export.tokenizer import ReadTokenizer, read_tokenizer
 from tests.conftest import BERT_CONFIG, TINY, VOCABULARY
@@ -76,7 +76,7 @@ def _agrees_for_minilm(folder: Path, config: dict[str, Any] | None, *files: str)
     if config is not None:
         config = {"tokenizer_class": "BertTokenizer"} | config
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    network = FAMILIES["bert"].network(json.loads((folder / "config.json").read_text()))
+    network = BERT.network(json.loads((folder / "config.json").read_text()))
     _agree(_read(folder, network), AutoTokenizer.from_pretrained(folder), network)
 
 
@@ -247,7 +247,7 @@ def _write(folder: Path, name: str) -> Network:
     write(folder)
     whole = BERT_CONFIG | TINY | {"vocab_size": 400, "classifier_dropout": 0.1} | config
     (folder / "config.json").write_text(json.dumps(whole))
-    return FAMILIES["bert"].network(whole)
+    return BERT.network(whole)
 
 
 def test_of_every_kind(kind: tuple[Path, Network]) -> None:
@@ -347,7 +347,7 @@ def test_any_tokenizer_config_is_obeyed_or_refused(
     shutil.copy(tiny_checkpoint / "config.json", tmp_path)
     for name in files:
         shutil.copy((tiny_artifact if name == "tokenizer.json" else tiny_checkpoint) / name, tmp_path)
-    network = FAMILIES["bert"].network(json.loads((tmp_path / "config.json").read_text()))
+    network = BERT.network(json.loads((tmp_path / "config.json").read_text()))
 
     @settings(max_examples=1000, deadline=None, database=None)
     @given(config=tokenizer_configs())

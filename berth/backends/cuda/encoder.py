@@ -21,22 +21,31 @@ from berth.backends.cuda.graph import POOLED, POOLED_MAX, layout
 from berth.backends.cuda.pooling import PoolRows, pool_rows, pooled_by_graph
 from berth.backends.cuda.session import is_out_of_memory, open_session, shrinking
 from berth.backends.golden import check_golden_vectors
-from berth.backends.pooling import normalize
+from berth.backends.pooling import Project, finished, joined
+from berth.backends.positions import places_without_padding
+from berth.backends.projection import open_projection
 from berth.backends.requested import check_finite, outputs_of, pooled, requested_by, results_of
 from berth.errors import DeviceLostError, EncoderError, OutOfMemoryError
 from berth.types import Encoding, Float32Array, Pooling, Requested, ResolvedFeature, TokenSequence, Vectors
 
 Arrays = dict[str, NDArray[Any]]
 
+POOLED_OUTPUTS = {Pooling.MAX: (POOLED_MAX,), Pooling.MEAN_MAX: (POOLED, POOLED_MAX)}
+"""The graph's outputs that a pooling is joined of, where that is not `POOLED` alone."""
+
 
 class CudaEncoder:
     """A graph loaded on one GPU."""
 
-    def __init__(self, manifest: Manifest, session: ort.InferenceSession, device: int = 0) -> None:
+    def __init__(
+        self, manifest: Manifest, session: ort.InferenceSession, device: int = 0, project: Project | None = None
+    ) -> None:
         self.max_batch_tokens = USUAL_BUDGET
         self._session = session
         self._device = device
+        self._project = project
         self._last = manifest.layers
+        self._padding_id = manifest.padding_id
         self._inputs = {each.name for each in session.get_inputs()}
         self._shrink = False
 
@@ -75,6 +84,9 @@ class CudaEncoder:
         vectors = {
             feature: self._vectors(feature, sequences, places, rows, states) for feature, places in requested.items()
         }
+        for feature, each in vectors.items():
+            if feature.projected:
+                check_finite(each)
         return results_of(sequences, requested, vectors)
 
     def _feeds(self, sequences: Sequence[TokenSequence], rows: PoolRows) -> Arrays:
@@ -86,6 +98,9 @@ class CudaEncoder:
             "pool_rows": rows.rows,
             "pool_weights": rows.weights,
         }
+        places = places_without_padding(encodings, self._padding_id)
+        if places is not None:
+            feeds["position_ids"] = places
         return {name: array for name, array in feeds.items() if name in self._inputs}
 
     def _outputs(self, requested: Requested) -> list[str]:
@@ -95,8 +110,7 @@ class CudaEncoder:
             if not pooled_by_graph(feature, self._last):
                 names |= set(outputs_of(feature))
             else:
-                names |= {POOLED} if feature.pooling is not Pooling.MAX else set()
-                names |= {POOLED_MAX} if feature.pooling in {Pooling.MAX, Pooling.MEAN_MAX} else set()
+                names |= {output for pooling in feature.poolings for output in POOLED_OUTPUTS.get(pooling, (POOLED,))}
         return sorted(names)
 
     def _run(self, outputs: list[str], feeds: Arrays) -> dict[str, Float32Array]:
@@ -133,16 +147,13 @@ class CudaEncoder:
     ) -> Float32Array | Vectors:
         """Compute one feature for the sequences that request it, in the order of their places in the batch."""
         if not pooled_by_graph(feature, self._last):
-            return pooled(feature, sequences, places, states)
-        of = rows.of(feature, places)
-        match feature.pooling:
-            case Pooling.MAX:
-                vectors = states[POOLED_MAX][of]
-            case Pooling.MEAN_MAX:
-                vectors = np.concatenate([states[POOLED][of], states[POOLED_MAX][of]], axis=1)
-            case _:
-                vectors = states[POOLED][of]
-        return normalize(vectors) if feature.normalize else vectors
+            return pooled(feature, sequences, places, states, self._project)
+        parts = [
+            states[output][rows.of(feature, pooling, places)]
+            for pooling in feature.poolings
+            for output in POOLED_OUTPUTS.get(pooling, (POOLED,))
+        ]
+        return finished(feature, joined(parts), self._project)
 
 
 def open_cuda_encoder(artifact: Artifact, device: int, memory_limit: int | None = None) -> CudaEncoder:
@@ -151,6 +162,6 @@ def open_cuda_encoder(artifact: Artifact, device: int, memory_limit: int | None 
     Raises what `open_session` raises, and `ArtifactError` where the GPU computes the golden vectors wrongly.
     """
     session = open_session(artifact, device, memory_limit)
-    encoder = CudaEncoder(artifact.manifest, session, device)
+    encoder = CudaEncoder(artifact.manifest, session, device, open_projection(artifact))
     check_golden_vectors(artifact, encoder)
     return encoder

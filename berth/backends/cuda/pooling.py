@@ -17,6 +17,7 @@ WEIGHTINGS = {
     Pooling.LAST: Pooling.LAST,
     Pooling.MEAN: Pooling.MEAN,
     Pooling.WEIGHTED_MEAN: Pooling.WEIGHTED_MEAN,
+    Pooling.MEAN_SQRT_LEN: Pooling.MEAN_SQRT_LEN,
     Pooling.MAX: Pooling.MEAN,  # reads the same tokens; their weights do not matter to it
     Pooling.MEAN_MAX: Pooling.MEAN,
 }
@@ -27,8 +28,9 @@ Key = tuple[Pooling, bool]
 
 
 def pooled_by_graph(feature: ResolvedFeature, last: int) -> bool:
-    """Say whether the graph pools a feature: one of its poolings of the `last` layer alone, as it is."""
-    return feature.pooling in WEIGHTINGS and feature.layers == (last,) and feature.merge is not Merge.WEIGHTS
+    """Say whether the graph pools a feature: some of its poolings of the `last` layer alone, as it is."""
+    as_it_is = feature.layers == (last,) and feature.merge is not Merge.WEIGHTS and feature.include_prompt
+    return as_it_is and all(pooling in WEIGHTINGS for pooling in feature.poolings)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,9 +45,9 @@ class PoolRows:
     kinds: dict[Key, tuple[int, IntArray]]
     """Of each kind, its first row, and from there the row of each sequence of the batch, for those that have one."""
 
-    def of(self, feature: ResolvedFeature, places: list[int]) -> IntArray:
-        """Give the numbers of the rows of a feature's sequences."""
-        first, row_of = self.kinds[_key(feature)]
+    def of(self, feature: ResolvedFeature, pooling: Pooling, places: list[int]) -> IntArray:
+        """Give the numbers of the rows of a feature's sequences for one of its poolings."""
+        first, row_of = self.kinds[_key(feature, pooling)]
         return np.asarray(first + row_of[places])
 
 
@@ -54,7 +56,8 @@ def pool_rows(sequences: Sequence[TokenSequence], requested: Requested, last: in
     chosen: dict[Key, dict[int, None]] = {}
     for feature, places in requested.items():
         if pooled_by_graph(feature, last):
-            chosen.setdefault(_key(feature), {}).update(dict.fromkeys(places))
+            for pooling in feature.poolings:
+                chosen.setdefault(_key(feature, pooling), {}).update(dict.fromkeys(places))
     if not chosen:
         return PoolRows(np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32), {})
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.intp)
@@ -73,8 +76,8 @@ def pool_rows(sequences: Sequence[TokenSequence], requested: Requested, last: in
     return PoolRows(np.concatenate(rows, dtype=np.int32, casting="same_kind"), np.concatenate(weights), kinds)
 
 
-def _key(feature: ResolvedFeature) -> Key:
-    return WEIGHTINGS[feature.pooling], feature.exclude_special
+def _key(feature: ResolvedFeature, pooling: Pooling) -> Key:
+    return WEIGHTINGS[pooling], feature.exclude_special
 
 
 def _reads(
@@ -101,8 +104,11 @@ def _reads(
 
 def _weights(key: Key, columns: IntArray, counts: IntArray) -> Float32Array:
     """Weigh the tokens that each row reads, [rows, reach]; past its end 0."""
-    if key[0] is Pooling.WEIGHTED_MEAN:  # Muennighoff 2022, SGPT: a token's weight is its position, counted from 1
-        weights = (columns + 1) / (counts * (counts + 1) / 2)
-    else:
-        weights = np.broadcast_to(1 / counts, (len(counts), len(columns)))
+    match key[0]:
+        case Pooling.WEIGHTED_MEAN:  # Muennighoff 2022, SGPT: a token's weight is its position, counted from 1
+            weights = (columns + 1) / (counts * (counts + 1) / 2)
+        case Pooling.MEAN_SQRT_LEN:
+            weights = np.broadcast_to(1 / np.sqrt(counts), (len(counts), len(columns)))
+        case _:
+            weights = np.broadcast_to(1 / counts, (len(counts), len(columns)))
     return np.where(columns < counts, weights, 0).astype(np.float32)

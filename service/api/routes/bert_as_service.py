@@ -64,8 +64,9 @@ def _texts(body: EncodeRequest, tokenizer: Tokenizer) -> list[Text]:
             raise MalformedError(f"texts[{index}]", "must be a list of strings with is_tokenized, else a string")
         if SEPARATOR.strip() in text and body.is_tokenized:
             raise MalformedError(f"texts[{index}]", "a pair must be one string, without is_tokenized")
-        value = _text_or_pair(text) if isinstance(text, str) else TokenIds(tokenizer.framed_ids(text))
-        texts.append(Text(f"texts[{index}]", value))
+        name = f"texts[{index}]"
+        value = _text_or_pair(text) if isinstance(text, str) else TokenIds(tokenizer.framed_ids(name, text))
+        texts.append(Text(name, value))
     return texts
 
 

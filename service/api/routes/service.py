@@ -5,6 +5,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from berth import __version__
+from berth.features import sentence_width
 from service.api.answers import InfoAnswer, ModelAnswer, ModelsAnswer, StatusAnswer, responses_of
 from service.api.replies import json_reply
 from service.api.state import CurrentState
@@ -51,13 +52,20 @@ async def info(state: CurrentState) -> Response:
             "family": manifest.family,
             "layers": manifest.layers,
             "hidden_size": manifest.hidden_size,
+            "width": sentence_width(manifest),
             "vocab_size": manifest.vocab_size,
+            "truncation_side": manifest.tokenizer.truncation_side,
             "has_pooler": manifest.has_pooler,
+            "further_poolings": manifest.further_poolings,
+            "include_prompt": manifest.include_prompt,
+            "projection": [layer.model_dump() for layer in manifest.projection],
             "normalize": manifest.normalize,
+            "truncate_dim": manifest.truncate_dim,
             "similarity": manifest.similarity,
             "prompts": sorted(manifest.prompts),
             "target": manifest.target,
             "precision": manifest.precision,
+            "weight_bits": manifest.weight_bits,
             "verification": manifest.verification,
             "max_queue_tokens": settings.max_queue_tokens,
             "max_text_chars": settings.max_text_chars,

@@ -65,6 +65,8 @@ def _feature(body: SimilarityRequest, model: ServedModel) -> ResolvedFeature:
         body = body.model_copy(update={"pooling": Pooling.NONE})
     elif body.pooling in (Pooling.NONE, Pooling.WORDS):
         raise InvalidInputError("pooling", "must give one vector a text; granularity `token` compares tokens")
+    elif body.is_left_out:
+        return model.sentence_feature
     return body.resolve(model.manifest, normalize=model.manifest.normalize)
 
 

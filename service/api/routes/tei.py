@@ -71,13 +71,17 @@ class TextFields(BaseModel):
     """How TEI's clients want texts read."""
 
     truncate: Flag | None = Field(None, description="false refuses a text beyond the model's maximum")
-    truncation_direction: Literal["Right", "Left", "right", "left"] = "Right"
+    truncation_direction: Literal["Right", "Left", "right", "left"] | None = Field(
+        None, description="the model's own where left out"
+    )
     prompt_name: str | None = None
 
-    def cut(self) -> str:
+    def cut(self) -> str | None:
         """Say where a long text is cut, if at all; cutting is the default, as `/info` says with `auto_truncate`."""
         if self.truncate is False:
             return "error"
+        if self.truncation_direction is None:
+            return None
         return "start" if self.truncation_direction.lower() == "left" else "end"
 
 
@@ -152,8 +156,8 @@ async def embed(body: EmbedRequest, request: Request, state: CurrentState) -> Re
     feature = replace(state.model().sentence_feature, normalize=body.normalize)
     embedded = await _embedded(request, state, body.inputs.texts, body, feature)
     vectors = np.stack([item.vectors[0] for item in embedded.answered])
-    if body.dimensions is not None:
-        vectors = shortened(vectors, body.dimensions) if body.normalize else vectors[:, : body.dimensions]
+    if kept := body.dimensions or feature.dimensions:  # what is cut is normalised again, for it is asked for
+        vectors = shortened(vectors, kept) if body.normalize else vectors[:, :kept]
     return await large_json_reply(lambda: np.ascontiguousarray(vectors), vectors.size)
 
 

@@ -29,7 +29,8 @@ export function choice() {
  * @param {() => void} changed
  */
 export function startControls(info, changed) {
-  find("pooling").options[0].textContent = `the model's own (${info.model_type.embedding.pooling})`;
+  const own = [info.model_type.embedding.pooling, ...info.further_poolings].join(" + ");
+  find("pooling").options[0].textContent = `the model's own (${own})`;
   find("metric").options[0].textContent = `the model's own (${info.similarity})`;
   find("pooling").querySelector("[value=pooler]").hidden = !info.has_pooler;
   const boxes = Array.from({ length: info.layers + 1 }, (_, layer) => layerBox(layer, layer === info.layers));
@@ -51,7 +52,7 @@ export function moveControls(view) {
   find(`${view}-slot`).append(find("controls-frame"));
   for (const id of ["pooling", "metric"]) find(`${id}-field`).hidden = UNUSED[view].includes(id);
   find("truncate").querySelector("[value=window]").disabled = view === "tokens";
-  if (view === "tokens" && find("truncate").value === "window") find("truncate").value = "end";
+  if (view === "tokens" && find("truncate").value === "window") find("truncate").value = "";
   settle();
 }
 

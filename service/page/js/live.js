@@ -66,7 +66,8 @@ export function fillInfo(info) {
     Source: info.source,
     Family: `${info.family}, ${info.layers} layers of ${info.hidden_size}`,
     Runs: `${info.precision} on ${info.target}`,
-    Pooling: `${info.model_type.embedding.pooling}${info.normalize ? ", normalised" : ""}`,
+    Pooling: pooling(info),
+    Vectors: `of ${info.width} numbers`,
     Similarity: info.similarity,
     "Longest text": `${info.max_input_length} tokens; more is cut`,
     "A full batch": info.max_batch_tokens ? `${plain(info.max_batch_tokens)} tokens` : "being found",
@@ -78,6 +79,20 @@ export function fillInfo(info) {
   };
   const pairs = Object.entries(rows).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]);
   find("live-info").replaceChildren(...pairs);
+}
+
+/**
+ * Say how a text's vector is made of its tokens'.
+ * @param {any} info
+ */
+function pooling(info) {
+  const parts = [[info.model_type.embedding.pooling, ...info.further_poolings].join(" + ")];
+  if (!info.include_prompt) parts.push("without the prompt");
+  const dense = info.projection.filter((/** @type {any} */ layer) => layer.kind === "dense");
+  if (dense.length) parts.push(`projected to ${dense[dense.length - 1].outputs}`);
+  if (info.normalize) parts.push("normalised");
+  if (info.truncate_dim) parts.push(`cut to ${info.truncate_dim}`);
+  return parts.join(", ");
 }
 
 /**

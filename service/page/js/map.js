@@ -25,10 +25,10 @@ export function startMap(info) {
   };
 
   const asker = new Asker("map", request, ({ data }, { body }) => {
-    const vectors = data.data.map((/** @type {any} */ item) => floats(item.features[0]));
+    const vectors = data.data.map((/** @type {any} */ item) => floats(item.embedding ?? item.features[0]));
     const { points, shares } = plane(vectors);
     const blocks = blocksOf(find("map-text").value);
-    scatter.draw(points, body.inputs, blocks, nearest(vectors));
+    scatter.draw(points, body.input ?? body.inputs, blocks, nearest(vectors));
     const [across, up] = shares.map((share) => `${(100 * share).toFixed(0)} %`);
     find("map-shares").textContent = `Across: ${across} of the vectors’ variance; up: ${up}.`;
   });

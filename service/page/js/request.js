@@ -44,14 +44,17 @@ export function tokensRequest(source, target, choice) {
 }
 
 /**
- * Have a vector of each line.
+ * Have a vector of each line: the model's own where no other is chosen.
  * @param {string[]} lines
  * @param {Choice} choice
  * @param {boolean} normalize
  * @returns {Request}
  */
 export function mapRequest(lines, choice, normalize) {
-  const feature = { ...features(choice), ...(normalize && { normalize }) };
+  const chosen = features(choice);
+  if (!Object.keys(chosen).length)
+    return { path: "v1/embeddings", body: { input: lines, ...truncation(choice), encoding_format: "base64" } };
+  const feature = { ...chosen, ...(normalize && { normalize }) };
   return {
     path: "v1/features",
     body: { inputs: lines, features: [feature], ...truncation(choice), encoding_format: "base64" },
@@ -76,7 +79,7 @@ function metric({ metric }) {
 
 /** @param {Choice} choice */
 function truncation({ truncate, window, stride }) {
-  if (truncate === "end") return {};
+  if (!truncate) return {};
   if (truncate !== "window") return { truncate };
   return { truncate: { window, ...(stride && { stride }) } };
 }

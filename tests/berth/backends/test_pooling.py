@@ -1,5 +1,6 @@
 """Poolings and merges by hand, and what holds of all of them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from tests.berth.backends.states import LENGTHS, POOLINGS, WIDTH, encodings, ran
         (Pooling.MAX, [[4, 8], [9, 0]]),
         (Pooling.MEAN_MAX, [[3, 4, 4, 8], [9, 0, 9, 0]]),
         (Pooling.WEIGHTED_MEAN, [[(1 + 2 * 4 + 3 * 4) / 6, (8 + 2 * 2 + 3 * 2) / 6], [9, 0]]),
+        (Pooling.MEAN_SQRT_LEN, [[9 / 3**0.5, 12 / 3**0.5], [9, 0]]),
         (Pooling.NONE, [[[1, 8], [4, 2], [4, 2]], [[9, 0]]]),
     ],
     ids=str,
@@ -60,6 +62,38 @@ def test_text_has_the_same_vector_alone_and_in_company(pooling: Pooling, normali
     for vector, start, length in zip(together, ends - lengths, lengths, strict=True):
         (alone,) = pool(feature, rows[start : start + length], encodings([length]))
         np.testing.assert_array_equal(vector, alone)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "without"),
+    [
+        (Pooling.CLS, [5, 9]),
+        (Pooling.LAST, [7, 9]),
+        (Pooling.MEAN, [6, 9]),
+        (Pooling.MEAN_SQRT_LEN, [12 / 2**0.5, 9]),
+        (Pooling.MAX, [7, 9]),
+        (Pooling.WEIGHTED_MEAN, [(3 * 5 + 4 * 7) / 7, 9]),  # the positions stay those of the whole text
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("normalized", [False, True], ids=["plain", "normalized"])
+def test_a_prompt_can_be_left_out(pooling: Pooling, without: list[float], normalized: bool) -> None:
+    rows = np.array([[1], [3], [5], [7], [9]], dtype=np.float32)
+    texts = encodings([4, 1])
+    texts[0] = replace(texts[0], prompt=2)
+    feature = ResolvedFeature(pooling, (3,), normalize=normalized, include_prompt=False)
+    expected = np.ones(2) if normalized else without
+    np.testing.assert_allclose(np.ravel(pool(feature, rows, texts)), expected, rtol=1e-6)
+    with_prompt = pool(replace(feature, include_prompt=True), rows, texts)
+    whole = pool(feature, rows, encodings([4, 1]))
+    np.testing.assert_array_equal(whole, with_prompt, "without a prompt nothing is left out")
+
+
+def test_special_tokens_and_a_prompt_can_be_left_out_together() -> None:
+    rows = np.arange(7, dtype=np.float32)[:, None]
+    [text] = encodings([7])
+    feature = ResolvedFeature(Pooling.MEAN, (3,), exclude_special=True, include_prompt=False)
+    assert np.ravel(pool(feature, rows, [replace(text, prompt=3)])).tolist() == [4]  # of 3, 4 and 5
 
 
 def test_a_text_of_special_tokens_alone_has_no_token_vectors_left() -> None:

@@ -23,6 +23,7 @@ REFERENCES: dict[Pooling, Reference] = {
     Pooling.WEIGHTED_MEAN: lambda rows: (
         (rows * torch.arange(1, len(rows) + 1)[:, None]).sum(0) / torch.arange(1, len(rows) + 1).sum()
     ),
+    Pooling.MEAN_SQRT_LEN: lambda rows: rows.sum(0) / len(rows) ** 0.5,
     Pooling.NONE: lambda rows: rows,
 }
 
@@ -56,6 +57,23 @@ def test_special_tokens_can_be_left_out(pooling: Pooling) -> None:
     vectors = pool(ResolvedFeature(pooling, (3,), exclude_special=True), rows, encodings(lengths))
     for vector, text in zip(vectors, split(rows, lengths), strict=True):
         np.testing.assert_allclose(vector, REFERENCES[pooling](text[1:-1]).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("normalized", [False, True], ids=["plain", "normalized"])
+@pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.MEAN_MAX], ids=str)
+def test_poolings_are_joined_projected_normalized_and_cut(pooling: Pooling, normalized: bool) -> None:
+    rows, further = random_rows(sum(LENGTHS)), (Pooling.CLS, Pooling.MEAN)
+    feature = ResolvedFeature(pooling, (3,), normalize=normalized, further=further, projected=4, dimensions=3)
+    width = feature.width(WIDTH)
+    joined = ResolvedFeature(pooling, (3,), further=further).width(WIDTH)
+    assert (width, joined) == (3, WIDTH * (4 if pooling is Pooling.MEAN_MAX else 3))
+    matrix = random_rows(joined, seed=1)[:, :4]
+    vectors = pool(feature, rows, encodings(LENGTHS), lambda pooled: pooled @ matrix)
+    for vector, text in zip(vectors, split(rows, LENGTHS), strict=True):
+        expected = torch.cat([REFERENCES[each](text) for each in (pooling, *further)]) @ torch.from_numpy(matrix)
+        if normalized:
+            expected = torch.nn.functional.normalize(expected, dim=-1)
+        np.testing.assert_allclose(vector, expected[:3].numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("normalized", [False, True], ids=["plain", "normalized"])

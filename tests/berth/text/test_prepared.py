@@ -1,5 +1,6 @@
 """One input as sequences, and its answer from theirs."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ from berth.errors import EncoderError, InvalidInputError
 from berth.text.prepared import EncodeOptions, Item, PreparedText, prepare
 from berth.text.tokenizer import Token, Tokenized
 from berth.text.truncation import Cut, Truncation
-from berth.types import Encoding, Merge, Pooling, ResolvedFeature, Vectors
+from berth.types import Encoding, Frame, Merge, Pooling, ResolvedFeature, Vectors
 
+FRAME = Frame((101,), (102,), (102,))
 MEAN = ResolvedFeature(Pooling.MEAN, (6,))
 TABLE = [Token(101, "[CLS]", 0, 0, None, True)]
 WINDOWED = Truncation(Cut.WINDOW, window=4, stride=1)
@@ -25,7 +27,7 @@ def tokenized(count: int, *, truncated: bool = False) -> Tokenized:
 
 def prepared(count: int, *features: ResolvedFeature, truncation: Truncation | None = None) -> PreparedText:
     options = EncodeOptions(features or (MEAN,), truncation or Truncation())
-    return prepare("input[3]", options, tokenized(count), max_tokens=256)
+    return prepare("input[3]", options, tokenized(count), 256, FRAME)
 
 
 def vectors(*numbers: float) -> Vectors:
@@ -68,7 +70,7 @@ def test_answer_takes_its_own_results_and_no_more() -> None:
 
 
 def test_answer_says_what_was_cut() -> None:
-    item = prepare("a", EncodeOptions((MEAN,)), tokenized(5, truncated=True), 256).answer(iter([vectors(1)]))
+    item = prepare("a", EncodeOptions((MEAN,)), tokenized(5, truncated=True), 256, FRAME).answer(iter([vectors(1)]))
     assert isinstance(item, Item)
     assert item.truncated
 
@@ -89,6 +91,9 @@ def test_failed_window_fails_its_input_and_the_next_input_has_its_results() -> N
         (MEAN, 1, 4),
         (ResolvedFeature(Pooling.MEAN_MAX, (1, 2)), 4, 4 * 4),
         (ResolvedFeature(Pooling.MEAN_MAX, (1, 2), Merge.MEAN), 2, 2 * 4),
+        (ResolvedFeature(Pooling.CLS, (6,), further=(Pooling.MAX,)), 2, 2 * 4),
+        (ResolvedFeature(Pooling.CLS, (6,), projected=3 * 384), 3, 3 * 4),
+        (ResolvedFeature(Pooling.CLS, (6,), projected=3 * 384, dimensions=384), 1, 3 * 4),  # each window's is whole
         (ResolvedFeature(Pooling.POOLER, (6,)), 1, 4),
         (ResolvedFeature(Pooling.NONE, (6,)), 7, 4 * 4),
         (ResolvedFeature(Pooling.NONE, (5, 6), exclude_special=True), 5 * 2, 4 * 4 * 2),
@@ -110,4 +115,14 @@ def test_nothing_but_special_tokens_cannot_be_pooled_without_them() -> None:
     prepared(0, ResolvedFeature(Pooling.WORDS, (6,)))
     with pytest.raises(InvalidInputError, match="special tokens only") as error:
         prepared(0, MEAN, ResolvedFeature(Pooling.MEAN, (6,), exclude_special=True))
+    assert error.value.param == "input[3]"
+
+
+def test_nothing_but_a_prompt_cannot_be_pooled_without_it() -> None:
+    whole, without = tokenized(3), ResolvedFeature(Pooling.MEAN, (6,), include_prompt=False)
+    alone = replace(whole, encoding=replace(whole.encoding, prompt=len(whole.encoding)))
+    prepare("input[3]", EncodeOptions((MEAN,)), alone, 256, FRAME)
+    prepare("input[3]", EncodeOptions((without,)), whole, 256, FRAME)
+    with pytest.raises(InvalidInputError, match="has no token beside the prompt's") as error:
+        prepare("input[3]", EncodeOptions((MEAN, without)), alone, 256, FRAME)
     assert error.value.param == "input[3]"

@@ -1,16 +1,19 @@
 """What a caller may say of long texts, and which tokens are kept."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from berth.artifact import Manifest, TokenizerFacts
 from berth.errors import InvalidInputError
 from berth.text.truncation import Combine, Cut, Truncation, kept, kept_of_pair, truncation_of, windows
+from berth.types import Frame
 
+FRAME = Frame((101,), (102,), (102,))
 MIDDLE = Truncation(Cut.MIDDLE)
 
 
@@ -96,7 +99,14 @@ def test_windows_cover_everything_and_each_brings_something_new(count: int, room
     assert np.all(np.diff([first for first, _ in spans]) == stride)
 
 
-def window(window: int, stride: int, combine: Combine = Combine.MEAN) -> Truncation:
+def manifest(frame: Frame = FRAME, side: Literal["right", "left"] = "right") -> Manifest:
+    """Give what is read of a manifest here."""
+    facts = TokenizerFacts(kind="", transformers_version="", truncation_side=side)
+    fields: dict[str, Any] = {"max_tokens": 256, "frame": frame, "tokenizer": facts}
+    return Manifest.model_construct(**fields)
+
+
+def window(window: int, stride: int = 0, combine: Combine = Combine.MEAN) -> Truncation:
     return Truncation(Cut.WINDOW, window=window, stride=stride, combine=combine)
 
 
@@ -112,18 +122,18 @@ def window(window: int, stride: int, combine: Combine = Combine.MEAN) -> Truncat
         ({"head": 254}, Truncation(Cut.MIDDLE, head=254)),
         ({"window": 200, "stride": 100, "combine": "max"}, window(200, 100, Combine.MAX)),
         ({"window": 200, "stride": 198, "combine": "mean"}, window(200, 198)),
-        ({"window": 200}, window(200, 198)),
+        ({"window": 200}, window(200)),
         ({"window": 3, "stride": 1}, window(3, 1)),
         ({"window": 256, "stride": 254}, window(256, 254)),
         ({"stride": 10}, window(256, 10)),
-        ({"combine": "max"}, window(256, 254, Combine.MAX)),
-        ({"window": None, "stride": None, "combine": None}, window(256, 254)),
-        ({}, window(256, 254)),
+        ({"combine": "max"}, window(256, 0, Combine.MAX)),
+        ({"window": None, "stride": None, "combine": None}, window(256)),
+        ({}, window(256)),
     ],
     ids=str,
 )
 def test_what_a_caller_may_say(value: str | Mapping[str, object], truncation: Truncation) -> None:
-    assert truncation_of(value, 256) == truncation
+    assert truncation_of(value, manifest()) == truncation
 
 
 @pytest.mark.parametrize(
@@ -156,11 +166,33 @@ def test_what_a_caller_may_say(value: str | Mapping[str, object], truncation: Tr
 )
 def test_what_a_caller_may_not_say_is_named_with_its_limit(value: Any, field: str, reason: str) -> None:
     with pytest.raises(InvalidInputError) as error:
-        truncation_of(value, 256)
+        truncation_of(value, manifest())
     assert (error.value.param, str(error.value)) == (field, f"{field}: {reason}")
 
 
 def test_what_was_given_is_left_as_it_is() -> None:
     value = {"window": 200, "stride": 100, "combine": "max"}
-    truncation_of(value, 256)
+    truncation_of(value, manifest())
     assert value == {"window": 200, "stride": 100, "combine": "max"}
+
+
+@pytest.mark.parametrize(("side", "cut"), [("right", Cut.END), ("left", Cut.START)])
+def test_what_is_not_said_is_the_models_own_way(side: Literal["right", "left"], cut: Cut) -> None:
+    assert truncation_of(None, manifest(side=side)) == Truncation(cut)
+    assert truncation_of("end", manifest(side=side)) == Truncation(Cut.END)
+    assert truncation_of({}, manifest(side=side)) == window(256)
+
+
+@pytest.mark.parametrize("frame", [Frame((), (), ()), Frame((), (1,), (1,), None), Frame((5, 6), (7,), (8, 9))])
+def test_limits_are_of_the_frame(frame: Frame) -> None:
+    size = frame.size()
+    assert truncation_of({"head": 256 - size}, manifest(frame)) == Truncation(Cut.MIDDLE, head=256 - size)
+    assert truncation_of({"window": size + 1, "stride": 1}, manifest(frame)) == window(size + 1, 1)
+    for value, reason in (
+        ({"head": 257 - size}, f"truncate.head: must be at most {256 - size}, not {257 - size}"),
+        ({"stride": 257 - size}, f"truncate.stride: must be at most {256 - size}, not {257 - size}"),
+        ({"window": size} if size else {"window": 0}, "truncate.window: must be"),
+    ):
+        with pytest.raises(InvalidInputError) as error:
+            truncation_of(value, manifest(frame))
+        assert str(error.value).startswith(reason)

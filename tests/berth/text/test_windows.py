@@ -7,9 +7,10 @@ import pytest
 
 from berth.text.truncation import Combine, Cut, Truncation
 from berth.text.windows import Windows, combine, feature_of_window, split, tokens_read
-from berth.types import Encoding, Float32Array, Merge, Pooling, ResolvedFeature
+from berth.types import Encoding, Float32Array, Frame, Merge, Pooling, ResolvedFeature
 
 CLS, SEP = 101, 102
+FRAME = Frame((CLS,), (SEP,), (SEP,))
 NONE = ResolvedFeature(Pooling.NONE, (6,))
 
 
@@ -22,7 +23,7 @@ def encoding(count: int) -> Encoding:
 
 
 def windowed(count: int, window: int, stride: int) -> Windows:
-    return split(encoding(count), Truncation(Cut.WINDOW, window=window, stride=stride), max_tokens=256)
+    return split(encoding(count), Truncation(Cut.WINDOW, window=window, stride=stride), 256, FRAME)
 
 
 def named(text: Windows) -> list[Float32Array]:
@@ -49,7 +50,7 @@ def test_each_window_is_framed() -> None:
 
 @pytest.mark.parametrize(("count", "window"), [(3, 5), (0, 5), (254, 0)])
 def test_text_that_fits_into_one_window_stays_as_it_is(count: int, window: int) -> None:
-    text = split(encoding(count), Truncation(Cut.WINDOW, window=window), max_tokens=256)
+    text = split(encoding(count), Truncation(Cut.WINDOW, window=window), 256, FRAME)
     assert text.encodings == [text.whole]
 
 
@@ -58,7 +59,7 @@ def test_text_that_fits_into_one_window_stays_as_it_is(count: int, window: int) 
     [(Truncation(Cut.WINDOW), [0, 254, 508]), (Truncation(Cut.WINDOW, window=202), [0, 200, 400, 600])],
 )
 def test_window_and_stride_are_the_largest_where_left_out(truncation: Truncation, starts: list[int]) -> None:
-    assert [first for first, _ in split(encoding(700), truncation, max_tokens=256).spans] == starts
+    assert [first for first, _ in split(encoding(700), truncation, 256, FRAME).spans] == starts
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,10 @@ def test_window_and_stride_are_the_largest_where_left_out(truncation: Truncation
         (
             ResolvedFeature(Pooling.WORDS, (1, 2), Merge.SUM, normalize=True),
             ResolvedFeature(Pooling.NONE, (1, 2), Merge.SUM),
+        ),
+        (
+            ResolvedFeature(Pooling.CLS, (6,), normalize=True, further=(Pooling.MAX,), projected=9, dimensions=4),
+            ResolvedFeature(Pooling.CLS, (6,), further=(Pooling.MAX,), projected=9),
         ),
     ],
     ids=str,
@@ -96,6 +101,15 @@ def test_pooled_vectors_are_weighed_by_their_new_tokens(how: Combine, vector: li
     assert combined.dtype == np.float32
     normalised = combine(replace(feature, normalize=True), how, windowed(7, 5, 2), parts)
     np.testing.assert_allclose(normalised, np.array(vector) / np.linalg.norm(vector), rtol=1e-6)
+
+
+def test_projected_vectors_are_put_together_and_cut_last() -> None:
+    parts = [np.array(part, dtype=np.float32) for part in ([1, 5, 1], [4, 5, 1], [-2, 5, 1])]
+    feature = ResolvedFeature(Pooling.MEAN, (6,), normalize=True, projected=3, dimensions=2)
+    whole = np.array([1, 5, 1])
+    np.testing.assert_allclose(
+        combine(feature, Combine.MEAN, windowed(7, 5, 2), parts), (whole / np.linalg.norm(whole))[:2], rtol=1e-6
+    )
 
 
 def test_token_vectors_are_of_the_most_central_window() -> None:
@@ -133,4 +147,4 @@ def test_words_are_means_of_the_most_central_tokens() -> None:
 def test_cost_is_that_of_the_windows_without_making_them(length: int, stride: int) -> None:
     ids = np.arange(length, dtype=np.int32)
     whole, truncation = Encoding(ids, np.zeros_like(ids)), Truncation(Cut.WINDOW, window=8, stride=stride)
-    assert tokens_read(whole, truncation, 40) == sum(map(len, split(whole, truncation, 40).encodings))
+    assert tokens_read(whole, truncation, 40, FRAME) == sum(map(len, split(whole, truncation, 40, FRAME).encodings))

@@ -51,7 +51,7 @@ def test_what_does_not_go_with_tokens_is_not_offered(visit: "Visit") -> None:
     page.locator("#truncate").select_option("window")
     page.locator("#tab-tokens").click()
     expect(page.locator("#pooling")).to_be_hidden()
-    expect(page.locator("#truncate")).to_have_value("end")
+    expect(page.locator("#truncate")).to_have_value("")
     page.locator("#layers input[value='0']").check()
     page.locator("#exclude-special").check()
     expect(page.locator("#tokens-curl")).to_contain_text('"granularity":"token","layers":[0,6],"exclude_special":true}')

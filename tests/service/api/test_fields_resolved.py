@@ -71,8 +71,8 @@ def test_what_the_model_cannot_give_is_named(
     [
         (HeadCut(head=0), Truncation(Cut.MIDDLE, head=0)),
         (HeadCut(head=254), Truncation(Cut.MIDDLE, head=254)),
-        (WindowCut(), Truncation(Cut.WINDOW, window=256, stride=254)),
-        (WindowCut(window=3), Truncation(Cut.WINDOW, window=3, stride=1)),
+        (WindowCut(), Truncation(Cut.WINDOW, window=256)),
+        (WindowCut(window=3), Truncation(Cut.WINDOW, window=3)),
         (WindowCut(stride=9), Truncation(Cut.WINDOW, window=256, stride=9)),
         (
             WindowCut(window=64, stride=62, combine=Combine.MAX),
@@ -81,6 +81,6 @@ def test_what_the_model_cannot_give_is_named(
     ],
     ids=str,
 )
-def test_truncation(field: Any, expected: Truncation) -> None:
+def test_truncation(artifact: Artifact, field: Any, expected: Truncation) -> None:
     """The library reads the fields' models as it reads what its own callers say."""
-    assert truncation_of(field.model_dump(), 256) == expected
+    assert truncation_of(field.model_dump(), artifact.manifest) == expected

@@ -33,6 +33,11 @@ def test_sentence_feature_is_the_models_own(artifact: Artifact) -> None:
     assert other.sentence_feature == ResolvedFeature(Pooling.CLS, (3,))
 
 
+def test_models_own_cls_is_the_first_token_whatever_the_frame(artifact: Artifact) -> None:
+    model = served(artifact, pooling=Pooling.CLS, frame=replace(artifact.manifest.frame, cls=None))
+    assert model.sentence_feature.pooling is Pooling.CLS
+
+
 def test_model_may_be_left_out_or_named_rightly(artifact: Artifact) -> None:
     tug = served(artifact)
     state = state_of(tug)

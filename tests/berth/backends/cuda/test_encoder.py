@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,8 @@ IN_GRAPH = [
     ResolvedFeature(Pooling.WEIGHTED_MEAN, (LAYERS,)),
     ResolvedFeature(Pooling.MAX, (LAYERS,), exclude_special=True),
     ResolvedFeature(Pooling.MEAN_MAX, (LAYERS,), normalize=True),
+    ResolvedFeature(Pooling.MEAN_SQRT_LEN, (LAYERS,)),
+    ResolvedFeature(Pooling.MAX, (LAYERS,), further=(Pooling.CLS, Pooling.MEAN_MAX), normalize=True, dimensions=9),
 ]
 FETCHED = [
     ResolvedFeature(Pooling.NONE, (LAYERS,)),
@@ -40,6 +43,7 @@ FETCHED = [
     ResolvedFeature(Pooling.MEAN, (0, 2), Merge.SUM, exclude_special=True),
     ResolvedFeature(Pooling.MAX, (1, LAYERS)),
     ResolvedFeature(Pooling.CLS, (LAYERS,), Merge.WEIGHTS, (0.5,)),
+    ResolvedFeature(Pooling.WEIGHTED_MEAN, (LAYERS,), include_prompt=False),
 ]
 POOLER = ResolvedFeature(Pooling.POOLER, (LAYERS,))
 
@@ -76,7 +80,7 @@ def sequence(length: int, features: Sequence[ResolvedFeature] = (SENTENCE,), see
     special[[0, -1]] = True
     words = np.arange(-1, length - 1, dtype=np.int32) // 2
     words[[0, -1]] = -1
-    return TokenSequence(Encoding(ids, np.zeros_like(ids), special, words), tuple(features))
+    return TokenSequence(Encoding(ids, np.zeros_like(ids), special, words, prompt=2), tuple(features))
 
 
 @pytest.fixture
@@ -112,11 +116,31 @@ def test_each_feature(encoder: CudaEncoder, feature: ResolvedFeature) -> None:
         np.testing.assert_allclose(vector, expected(each, feature), atol=2e-3)
 
 
+@pytest.mark.parametrize("include_prompt", [True, False], ids=["in the graph", "fetched"])
+def test_the_models_own_vector_is_projected(manifest: Manifest, session: "FakeSession", include_prompt: bool) -> None:
+    matrix = np.random.default_rng(0).normal(size=(2 * HIDDEN, 3)).astype(np.float32)
+    raw = ResolvedFeature(Pooling.MEAN, (LAYERS,), further=(Pooling.CLS,), include_prompt=include_prompt)
+    own = replace(raw, projected=3, dimensions=2)
+    batch = [sequence(length, [own, raw]) for length in (5, 3, 40)]
+    for vector, pooled in CudaEncoder(manifest, session, project=lambda rows: rows @ matrix).encode(batch):
+        np.testing.assert_allclose(vector, (pooled @ matrix)[:2], atol=1e-5)
+
+
+def test_a_projection_that_overflows_is_an_error(manifest: Manifest, session: "FakeSession") -> None:
+    own = ResolvedFeature(Pooling.MEAN, (LAYERS,), projected=HIDDEN)
+    with pytest.raises(EncoderError, match="not finite"):
+        CudaEncoder(manifest, session, project=lambda rows: rows + np.float32(np.inf)).encode([sequence(5, [own])])
+
+
 def test_mixed_batch_gives_each_its_own_in_its_order(encoder: CudaEncoder) -> None:
     everything = [*FETCHED, *IN_GRAPH, POOLER]
     random = np.random.default_rng(0)
     batch = [
-        sequence(int(random.integers(3, 30)), [everything[place] for place in random.permutation(12)[:size]], seed)
+        sequence(
+            int(random.integers(3, 30)),
+            [everything[place] for place in random.permutation(len(everything))[:size]],
+            seed,
+        )
         for seed, size in enumerate(random.integers(1, 5, size=40))
     ]
     batch[7] = sequence(9, [SENTENCE, POOLER, SENTENCE])

@@ -23,6 +23,7 @@ FEATURES = (
     *(ResolvedFeature(pooling, (LAST,)) for pooling in Pooling),
     ResolvedFeature(Pooling.MEAN_MAX, (LAST,), normalize=True, exclude_special=True),
     ResolvedFeature(Pooling.MEAN, (0, 2), Merge.SUM),
+    ResolvedFeature(Pooling.MAX, (LAST,), further=(Pooling.CLS, Pooling.MEAN), normalize=True, dimensions=70),
 )
 
 

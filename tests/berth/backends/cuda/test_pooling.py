@@ -11,7 +11,10 @@ from berth.backends.requested import requested_by
 from berth.types import Encoding, Float32Array, Merge, Pooling, ResolvedFeature, TokenSequence
 
 LAST = 6
-IN_GRAPH = [Pooling.CLS, Pooling.LAST, Pooling.MEAN, Pooling.WEIGHTED_MEAN, Pooling.MAX, Pooling.MEAN_MAX]
+IN_GRAPH = [
+    *(Pooling.CLS, Pooling.LAST, Pooling.MEAN, Pooling.WEIGHTED_MEAN, Pooling.MEAN_SQRT_LEN),
+    *(Pooling.MAX, Pooling.MEAN_MAX),
+]
 FEATURES = [
     ResolvedFeature(pooling, (LAST,), exclude_special=exclude_special)
     for pooling in IN_GRAPH
@@ -37,7 +40,7 @@ def graph(sequences: list[TokenSequence], feature: ResolvedFeature, states: Floa
     """Compute what the graph computes, and read a feature of all sequences that want it off it."""
     wanted = requested_by(sequences)
     rows = pool_rows(sequences, wanted, LAST)
-    of = rows.of(feature, wanted[feature])
+    of = rows.of(feature, feature.pooling, wanted[feature])
     gathered = states[rows.rows]
     pooled, largest = np.einsum("rl,rlh->rh", rows.weights, gathered), gathered.max(axis=1)
     match feature.pooling:
@@ -113,6 +116,8 @@ def test_arrays_are_as_the_graph_wants_them() -> None:
         (ResolvedFeature(Pooling.MEAN, (5, LAST)), False),
         (ResolvedFeature(Pooling.MEAN, (LAST,), Merge.SUM), True),
         (ResolvedFeature(Pooling.MEAN, (LAST,), Merge.WEIGHTS, (0.5,)), False),
+        (ResolvedFeature(Pooling.CLS, (LAST,), further=(Pooling.MAX, Pooling.MEAN), projected=4, dimensions=2), True),
+        (ResolvedFeature(Pooling.MEAN, (LAST,), include_prompt=False), False),
     ],
     ids=str,
 )

@@ -47,7 +47,7 @@ def test_id_is_a_scalar(api: "Api", id_: object) -> None:
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "id")
 
 
-@pytest.mark.parametrize("pooling", ["weighted_mean", "pooler"])
+@pytest.mark.parametrize("pooling", ["weighted_mean", "mean_sqrt_len", "pooler"])
 def test_settings_give_our_poolings_too(make_api: "MakeApi", encoder: CpuEncoder, pooling: str) -> None:
     api = make_api(encoder, encode_pooling=pooling, **({} if pooling == "pooler" else {"encode_layers": [-1]}))
     data = api.post("/v1/features", {"inputs": [SHIP], "features": [{"pooling": pooling}]}).json()["data"]

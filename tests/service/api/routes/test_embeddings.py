@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from berth.artifact import Dense
 from berth.backends.cpu.encoder import CpuEncoder
+from berth.contract import FakeEncoder
 
 if TYPE_CHECKING:
     from tests.service.api.conftest import Api, MakeApi
@@ -28,6 +30,19 @@ def test_dimensions_cut_and_normalise(api: "Api", dimensions: int) -> None:
     reply = api.post("/v1/embeddings", {"input": "a ship", "dimensions": dimensions}).json()
     cut = whole[:dimensions] / np.linalg.norm(whole[:dimensions])
     np.testing.assert_allclose(reply["data"][0]["embedding"], cut, atol=1e-6)
+
+
+def test_dimensions_are_of_what_the_model_projects_and_cuts(make_api: "MakeApi") -> None:
+    layers = (Dense(inputs=384, outputs=24, activation="Tanh"),)
+    api = make_api(FakeEncoder(), manifest={"projection": layers, "truncate_dim": 16, "normalize": False})
+    [item] = api.post("/v1/embeddings", {"input": "a ship"}).json()["data"]
+    assert len(item["embedding"]) == 16
+    [cut] = api.post("/v1/embeddings", {"input": "a ship", "dimensions": 9}).json()["data"]
+    head = np.array(item["embedding"][:9])
+    np.testing.assert_allclose(cut["embedding"], head / np.linalg.norm(head), atol=1e-6)
+    answer = api.post("/v1/embeddings", {"input": "a ship", "dimensions": 17})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "dimensions: must be an integer from 1 to 16, not 17"
 
 
 def test_base64_is_of_the_same_numbers(api: "Api") -> None:

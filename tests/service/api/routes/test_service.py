@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from berth import __version__
+from berth.artifact import Dense, Normalize
 from berth.contract import FakeEncoder
+from berth.errors import DeviceError
+from berth.types import Pooling
 
 if TYPE_CHECKING:
     from tests.service.api.conftest import Api, MakeApi
@@ -37,14 +40,21 @@ def test_info_has_teis_fields_and_ours(api: "Api") -> None:
         "max_client_batch_size": 2048,
         "version": __version__,
         "hidden_size": 384,
+        "width": 384,
+        "further_poolings": [],
+        "include_prompt": True,
+        "projection": [],
+        "truncate_dim": None,
         "layers": 6,
         "vocab_size": 30522,
+        "truncation_side": "right",
         "has_pooler": True,
         "normalize": True,
         "similarity": "cosine",
         "prompts": [],
         "target": "cpu",
         "precision": "fp32",
+        "weight_bits": None,
         "max_text_chars": 1_000_000,
         "max_body_bytes": 32_000_000,
         "request_timeout": 60,
@@ -52,6 +62,35 @@ def test_info_has_teis_fields_and_ours(api: "Api") -> None:
     assert expected.items() <= info.items()
     teis = {"model_sha", "max_concurrent_requests", "max_batch_requests", "tokenization_workers", "sha", "docker_label"}
     assert teis <= info.keys()
+
+
+def test_info_tells_what_the_models_own_vector_passes_through(make_api: "MakeApi") -> None:
+    layers = (Normalize(), Dense(inputs=768, outputs=24, activation="Tanh"))
+    own = {"further_poolings": (Pooling.MAX,), "include_prompt": False, "projection": layers, "truncate_dim": 16}
+    info = make_api(None, manifest=own).get("/info").json()
+    assert {
+        "width": 16,
+        "further_poolings": ["max"],
+        "include_prompt": False,
+        "projection": [
+            {"kind": "normalize"},
+            {"kind": "dense", "inputs": 768, "outputs": 24, "activation": "Tanh"},
+        ],
+        "truncate_dim": 16,
+    }.items() <= info.items()
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+def test_info_says_the_bits_of_int8s_weights(make_api: "MakeApi", bits: int) -> None:
+    info = make_api(FakeEncoder(), manifest={"precision": "int8", "weight_bits": bits}).get("/info").json()
+    assert (info["precision"], info["weight_bits"]) == ("int8", bits)
+
+
+def test_weights_that_were_asked_for_are_those_that_are_served(make_api: "MakeApi") -> None:
+    int8 = {"precision": "int8", "weight_bits": 8}
+    assert make_api(None, manifest=int8, int8_weights=8).state.settings.int8_weights == 8
+    with pytest.raises(DeviceError, match="--int8-weights 7: the artifact is in int8 with weights in 8 bits"):
+        make_api(None, manifest=int8, int8_weights=7)
 
 
 def test_health_before_and_after_loading(make_api: "MakeApi") -> None:

@@ -1,5 +1,6 @@
 """POST /v1/similarity: its formats, metrics and caps."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from berth.artifact import Dense
 from berth.backends.cpu.encoder import CpuEncoder
-from berth.types import Metric
+from berth.contract import FakeEncoder
+from berth.types import Metric, Pooling, ResolvedFeature, TokenSequence, Vectors
 
 if TYPE_CHECKING:
     from tests.service.api.conftest import Api, MakeApi
@@ -50,6 +53,33 @@ def test_lists_give_a_matrix_with_a_row_a_source(api: "Api", metric: str) -> Non
 def test_pairs_give_a_list(api: "Api", metric: str) -> None:
     scores = ask(api, source=SOURCES, target=TARGETS[:3], metric=metric, pairwise=True)["scores"]
     np.testing.assert_allclose(scores, expected(api, metric)[:, :3].diagonal(), atol=1e-5)
+
+
+OWN = {"projection": (Dense(inputs=384, outputs=24, activation="Tanh"),), "truncate_dim": 16}
+
+
+@pytest.mark.parametrize(
+    ("fields", "feature"),
+    [
+        ({}, ResolvedFeature(Pooling.MEAN, (6,), normalize=True, projected=24, dimensions=16)),
+        ({"pooling": "mean"}, ResolvedFeature(Pooling.MEAN, (6,), normalize=True)),
+        ({"layers": [-1]}, ResolvedFeature(Pooling.MEAN, (6,), normalize=True)),
+        ({"exclude_special": True}, ResolvedFeature(Pooling.MEAN, (6,), normalize=True, exclude_special=True)),
+        ({"granularity": "token"}, ResolvedFeature(Pooling.NONE, (6,), normalize=True)),
+    ],
+    ids=str,
+)
+def test_the_models_own_vectors_are_compared_where_no_others_are_asked_for(
+    make_api: "MakeApi", fields: dict[str, object], feature: ResolvedFeature
+) -> None:
+    asked: list[ResolvedFeature] = []
+
+    def answer(sequences: Sequence[TokenSequence]) -> list[Vectors]:
+        asked.extend(feature for sequence in sequences for feature in sequence.features)
+        return FakeEncoder().encode(sequences)
+
+    ask(make_api(FakeEncoder(answer), manifest=OWN), source="a ship", target="a boat", **fields)
+    assert set(asked) == {feature}
 
 
 def test_metric_is_the_models_own_where_none_is_given(make_api: "MakeApi", encoder: CpuEncoder) -> None:
