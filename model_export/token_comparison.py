@@ -8,7 +8,6 @@ from tokenizers import Tokenizer
 
 from model_export.auto_tokenizer import silence
 from model_export.errors import ExportError
-from model_export.frame import encoded
 from model_export.samples import GOLDEN_TEXTS
 
 LONG = 600
@@ -44,35 +43,37 @@ SHOWN = 80
 """Characters of a text that an error shows."""
 
 
+Texts = tuple[str, str | None]
+"""A text and nothing, or a pair."""
 Tokens = tuple[list[int], list[int]]
 """Ids and type ids."""
 
 
-def sample_inputs(tokenizer: Tokenizer) -> list[tuple[str, ...]]:
+def sample_inputs(tokenizer: Tokenizer) -> list[Texts]:
     """List texts and pairs to try, the tokenizer's own added tokens within sentences too."""
     added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     texts = [*GOLDEN_TEXTS, *ODD_TEXTS, " ".join(GOLDEN_TEXTS) * (LONG // 20)]
     texts += [f"A sentence with {token} in it, and{token}joined {token.upper()}." for token in added[:MOST_ADDED]]
-    return [*((text,) for text in [*texts, " and ".join(added)]), *PAIRS]
+    return [*((text, None) for text in [*texts, " and ".join(added)]), *PAIRS]
 
 
-def tokens_of(theirs: Any, inputs: Sequence[tuple[str, ...]], tells_types: bool) -> list[Tokens]:
+def tokens_of(theirs: Any, inputs: Sequence[Texts], tells_types: bool) -> list[Tokens]:
     """Let transformers' tokenizer read texts and pairs; without `tells_types` the model is given none, so all are 0."""
     tokens = []
     with silence():
-        for texts in inputs:
-            found = theirs(*([text] for text in texts), return_token_type_ids=True, verbose=False)
+        for first, second in inputs:
+            found = theirs([first], None if second is None else [second], return_token_type_ids=True, verbose=False)
             [ids], [types] = found["input_ids"], found["token_type_ids"]
             tokens.append((ids, types if tells_types else [0] * len(ids)))
     return tokens
 
 
-def compare(tokenizer: Tokenizer, inputs: Sequence[tuple[str, ...]], expected: Sequence[Tokens], where: Path) -> None:
+def compare(tokenizer: Tokenizer, inputs: Sequence[Texts], expected: Sequence[Tokens], where: Path) -> None:
     """Raise `ExportError`, which names the text, where the artifact's tokenizer gives other tokens than expected."""
     for texts, (ids, types) in zip(inputs, expected, strict=True):
-        found = encoded(tokenizer, texts)
+        found = tokenizer.encode(*texts)
         for what, ours, theirs in (("tokens", found.ids, ids), ("type ids", found.type_ids, types)):
             if ours != theirs:
-                text = " | ".join(texts)
+                text = " | ".join(filter(None, texts))
                 shown = repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
                 raise ExportError(f"{where}: transformers gives other {what} than the tokenizer that it saves: {shown}")

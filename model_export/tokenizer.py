@@ -1,6 +1,5 @@
 """The artifact's tokenizer: the one that transformers makes of the checkpoint, without its truncation and padding."""
 
-import gc
 import json
 import logging
 from dataclasses import dataclass
@@ -53,7 +52,6 @@ def read_tokenizer(
         frame = read_frame(theirs.backend_tokenizer, theirs.cls_token_id, path)
         saved = _saved(theirs.backend_tokenizer, frame, tells_types)
         del theirs  # of 250,000 tokens it takes 500 MiB, and so does the next one
-        gc.collect()
         tokenizer = Tokenizer.from_str(saved)
         _check_types(tokenizer, network, path)
         _check_ids(tokenizer, network, path)
@@ -84,9 +82,8 @@ def _lower_case(backend: Tokenizer) -> None:
 
 
 def _types(tokenizer: Tokenizer) -> set[int]:
-    return {
-        type_ for text in GOLDEN_TEXTS for pair in ((), (text,)) for type_ in tokenizer.encode(text, *pair).type_ids
-    }
+    encodings = [tokenizer.encode(text, second) for text in GOLDEN_TEXTS for second in (None, text)]
+    return {type_ for encoding in encodings for type_ in encoding.type_ids}
 
 
 def _without_types(tokenizer: Tokenizer, frame: Frame) -> processors.PostProcessor:

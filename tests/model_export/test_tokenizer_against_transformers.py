@@ -3,7 +3,7 @@
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 from berth.models import DEFAULT_MODEL
 from berth.types import Frame
 from model_export.checkpoint import find_checkpoint
+from model_export.errors import ExportError
 from model_export.families.bert import BERT
 from model_export.network import Network
 from model_export.tokenizer import ReadTokenizer, read_tokenizer
@@ -83,17 +84,17 @@ def _read(folder: Path, network: Network, lower_case: bool = False) -> ReadToken
     return read_tokenizer(find_checkpoint(str(folder)), network, lower_case)
 
 
-def _agree(read: ReadTokenizer, theirs: Any, network: Network) -> None:
+def _agree(read: ReadTokenizer, theirs: Any, network: Network, texts: Sequence[str] = TEXTS) -> None:
     """Compare ids and type ids of texts and pairs, as saved and loaded again, and ids with the frame."""
     ours = Tokenizer.from_str(read.tokenizer.to_str())
     typed = "token_type_ids" in theirs.model_input_names and network.type_vocab_size > 1
     frame = read.frame
-    for first in TEXTS:
+    for first in texts:
         found, expected = ours.encode(first), theirs(first)
         assert found.ids == expected["input_ids"], first
         inside = theirs(first, add_special_tokens=False)["input_ids"]
         assert found.ids == [*frame.before, *inside, *frame.after]
-        for second in TEXTS:
+        for second in texts:
             found, expected = ours.encode(first, second), theirs([first], [second])
             assert found.ids == expected["input_ids"][0], (first, second)
             types = expected["token_type_ids"][0] if typed else [0] * len(found.ids)
@@ -291,3 +292,74 @@ def test_cls_is_last_in_xlnet(tmp_path: Path) -> None:
     frame = _read(tmp_path, _write(tmp_path, "spiece.model of XLNet")).frame
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert (frame.before, frame.after, frame.cls) == ((), (theirs.sep_token_id, theirs.cls_token_id), -1)
+
+
+MARKED = ["Hello [CLS]ä[unused5] <s>", "[E1][E2] 好 worlds[SEP]"]
+
+
+# Whatever tokenizer_config.json says is either obeyed or refused in one line.
+
+TOKENS = st.one_of(
+    st.sampled_from(["[CLS]", "[SEP]", "[unused5]", "[E1]", "hello", "", " ", "<s>"]),
+    st.fixed_dictionaries(
+        {"content": st.sampled_from(["[SEP]", "[E2]", "world", "a"]), "__type": st.just("AddedToken")},
+        optional={name: st.booleans() for name in ("lstrip", "rstrip", "normalized", "single_word", "special")},
+    ),
+)
+ANYTHING = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-2, 600), st.floats(), st.text(max_size=5), TOKENS),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=5,
+)
+CLASSES = ["BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "DistilBertTokenizer", "ElectraTokenizer"]
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(["do_lower_case", "strip_accents", "tokenize_chinese_chars", "do_basic_tokenize"], st.booleans()),
+    **dict.fromkeys(["split_special_tokens", "add_bos_token", "add_eos_token", "add_prefix_space"], st.booleans()),
+    **dict.fromkeys(["clean_up_tokenization_spaces", "trust_remote_code", "legacy", "from_slow"], st.booleans()),
+    **dict.fromkeys(
+        ["unk_token", "sep_token", "cls_token", "pad_token", "mask_token", "bos_token", "own_token"], TOKENS
+    ),
+    **dict.fromkeys(["additional_special_tokens", "extra_special_tokens"], st.lists(TOKENS, max_size=3)),
+    "tokenizer_class": st.sampled_from([*CLASSES, "BertJapaneseTokenizer", "XLNetTokenizer", "OwnTokenizer"]),
+    "truncation_side": st.sampled_from(["left", "right"]),
+    "padding_side": st.sampled_from(["left", "right"]),
+    "model_input_names": st.lists(st.sampled_from(["input_ids", "token_type_ids", "attention_mask"]), max_size=3),
+    "model_max_length": st.one_of(st.integers(3, 600), st.floats()),
+    "added_tokens_decoder": st.dictionaries(st.integers(0, 120).map(str), TOKENS, max_size=3),
+    "auto_map": st.just({"AutoTokenizer": ["own.Own", None]}),
+    "never_split": st.lists(TOKENS, max_size=2),
+    "vocab_file": st.just("/etc/passwd"),
+    "name_or_path": st.just("some/model"),
+}
+
+
+@st.composite
+def tokenizer_configs(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw some fields with values that they may have, now and then with one that they may not."""
+    names = draw(st.lists(st.sampled_from([*FIELDS]), max_size=5, unique=True))
+    return {name: draw(ANYTHING if draw(st.integers(0, 9)) == 0 else FIELDS[name]) for name in names}
+
+
+@pytest.mark.parametrize("files", [["vocab.txt"], ["vocab.txt", "tokenizer.json"]], ids=len)
+def test_any_tokenizer_config_is_obeyed_or_refused(
+    tmp_path: Path, tiny_checkpoint: Path, tiny_artifact: Path, files: list[str]
+) -> None:
+    shutil.copy(tiny_checkpoint / "config.json", tmp_path)
+    for name in files:
+        shutil.copy((tiny_artifact if name == "tokenizer.json" else tiny_checkpoint) / name, tmp_path)
+    network = BERT.network(json.loads((tmp_path / "config.json").read_text()))
+
+    @settings(max_examples=1000, deadline=None, database=None)
+    @given(config=tokenizer_configs())
+    def obeyed_or_refused(config: dict[str, Any]) -> None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        try:
+            read = _read(tmp_path, network)
+        except ExportError as error:
+            refusal = str(error)
+            assert "\n" not in refusal  # most are obeyed
+            return
+        _agree(read, AutoTokenizer.from_pretrained(tmp_path), network, MARKED)
+        assert read.facts.truncation_side == config.get("truncation_side", "right")
+
+    obeyed_or_refused()
