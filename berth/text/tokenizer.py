@@ -11,7 +11,8 @@ import numpy as np
 import tokenizers
 
 from berth.errors import ArtifactError, InvalidInputError
-from berth.text.truncation import Cut, Truncation, kept, kept_of_pair
+from berth.text.frame import is_framed, places_of_pair, places_of_text, shown
+from berth.text.truncation import Cut, Truncation
 from berth.types import Encoding, Frame, Int32Array, IntArray, SplitText, Text, TextPair, TokenIds
 
 # The library's own threads would take cores from the encoder; the embedder's thread is one, and bulk goes in chunks.
@@ -60,8 +61,8 @@ class Tokenizer:
         self._frame = frame
         self._before, self._after = len(frame.before), len(frame.after)
         self._takes_pairs = type_vocab_size > 1 or bool(frame.between)
-        if not self._is_framed(single.ids) or pair.sequence_ids.count(None) != frame.size(pair=True):
-            raise ArtifactError(f"{path} does not frame a text by {self._frame_shown()}, as the manifest says")
+        if not is_framed(single.ids, frame) or pair.sequence_ids.count(None) != frame.size(pair=True):
+            raise ArtifactError(f"{path} does not frame a text by {shown(frame)}, as the manifest says")
         self._types = single.type_ids
         self._prompt_size = lru_cache(PROMPTS)(self._tokens_of_prompt)
 
@@ -101,7 +102,8 @@ class Tokenizer:
             known = self._tokenizer.token_to_id(token)
             id_ = self._unknown if known is None else known
             if id_ is None:
-                raise InvalidInputError(f"{name}[{place}]", f"{token!r} is not in the vocabulary, which has no unknown")
+                message = f"{token!r} is not in the vocabulary, which has no unknown token"
+                raise InvalidInputError(f"{name}[{place}]", message)
             ids.append(id_)
         return [*self._frame.before, *ids, *self._frame.after]
 
@@ -171,8 +173,10 @@ class Tokenizer:
         limit = truncation.window or self._max_tokens
         if len(encoding) <= limit or truncation.cut is Cut.ERROR:
             return self._prompt_size(text.prompt)
-        at_end = truncation.cut in AT_END
-        count = self._prompt_size(text.prompt) if at_end else self._before + self._leading(encoding, text.prompt)
+        if truncation.cut is Cut.END:
+            count = self._prompt_size(text.prompt)
+        else:
+            count = self._before + self._leading(encoding, text.prompt)
         room = limit - count - self._after
         if room < 1:
             whose = "a window" if truncation.window else "the model"
@@ -206,45 +210,22 @@ class Tokenizer:
             return None
         if truncation.cut is Cut.ERROR:
             raise InvalidInputError(text.name, f"{total} tokens, the model takes {self._max_tokens}")
-        if pair:
-            assert encoding is not None, "the library encodes pairs"
-            return self._places_of_pair(text.name, encoding, truncation)
-        front = source.prompt or self._before
-        end = total - self._after
-        own = kept(end - front, self._max_tokens - front - self._after, truncation)
-        return np.concatenate([np.arange(front), own + front, np.arange(end, total)])
-
-    def _places_of_pair(self, name: str, encoding: tokenizers.Encoding, truncation: Truncation) -> IntArray:
-        """Give the places of the tokens that are kept of a pair that is too long."""
-        total, room = len(encoding), self._max_tokens - self._frame.size(pair=True)
+        if not pair:
+            return places_of_text(total, source.prompt or self._before, self._frame, self._max_tokens, truncation)
         if truncation.cut not in (Cut.END, Cut.START):
-            raise InvalidInputError(name, f"{total} tokens: a pair can be cut at `end` or `start` alone")
-        if room < 0:
-            message = f"a pair has {self._frame.size(pair=True)} special tokens, the model takes {self._max_tokens}"
-            raise InvalidInputError(name, message)
-        count = encoding.sequence_ids.count(0)
-        first, second = kept_of_pair(count, total - count - self._frame.size(pair=True), room, truncation)
-        middle = self._before + count
-        start = middle + len(self._frame.between)
-        parts = [np.arange(self._before), first + self._before, np.arange(middle, start), second + start]
-        return np.concatenate([*parts, np.arange(total - self._after, total)])
-
-    def _is_framed(self, ids: Sequence[int]) -> bool:
-        end = len(ids) - self._after
-        return (
-            end >= self._before
-            and tuple(ids[: self._before]) == self._frame.before
-            and tuple(ids[end:]) == self._frame.after
-        )
-
-    def _frame_shown(self) -> str:
-        return " ".join(map(str, (*self._frame.before, "…", *self._frame.after)))
+            raise InvalidInputError(text.name, f"{total} tokens: a pair can be cut at `end` or `start` alone")
+        around = self._frame.size(pair=True)
+        if around > self._max_tokens:
+            message = f"a pair has {around} special tokens, the model takes {self._max_tokens}"
+            raise InvalidInputError(text.name, message)
+        assert encoding is not None, "the library encodes pairs"
+        return places_of_pair(total, encoding.sequence_ids.count(0), self._frame, self._max_tokens, truncation)
 
     def _check_ids(self, name: str, ids: Sequence[int]) -> None:
-        if not self._is_framed(ids):
+        if not is_framed(ids, self._frame):
             raise InvalidInputError(
                 name,
-                f"token ids must be this model's own, framed as /v1/tokenize gives them: {self._frame_shown()}. "
+                f"token ids must be this model's own, framed as /v1/tokenize gives them: {shown(self._frame)}. "
                 "A client that tokenizes by itself uses another model's vocabulary: send text "
                 "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))",
             )

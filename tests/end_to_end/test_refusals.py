@@ -223,12 +223,12 @@ def test_similarity_is_refused(http: httpx.Client, fields: dict[str, Any], param
     assert given == param
 
 
-def test_model_with_one_segment_type_takes_no_pairs(
+def test_model_with_one_segment_type_tells_pairs_by_what_is_between_them(
     tmp_path: Path, make_checkpoint: Callable[..., Path], start: "Start"
 ) -> None:
     checkpoint = make_checkpoint(tmp_path / "one", type_vocab_size=1)
     with start(export(str(checkpoint), tmp_path / "artifact").folder).client() as http:
-        refused = refusal(http, "/v1/features", {"inputs": ["hello", ["hello", "world"]]})
-        reported = http.post("/v1/features", json={"inputs": ["hello", ["hello", "world"]], "on_error": "report"})
-    assert refused == ("inputs[1]", VALUE, "the model has one segment type and takes no pairs")
-    assert ["error" in item for item in reported.json()["data"]] == [False, True]
+        reply = http.post("/v1/features", json={"inputs": ["hello", ["hello", "world"]], "include_tokens": True})
+    assert reply.status_code == 200, reply.text
+    tokens = [[token["text"] for token in item["tokens"]] for item in reply.json()["data"]]
+    assert tokens == [["[CLS]", "hello", "[SEP]"], ["[CLS]", "hello", "[SEP]", "world", "[SEP]"]]
