@@ -36,9 +36,12 @@ ARG TARGET
 ARG MODEL=sentence-transformers/all-MiniLM-L6-v2
 # fp32 or int8; on cuda fp16 or fp32. Empty is the target's own: fp32, on cuda fp16.
 ARG PRECISION=
+# Bits of int8's weights: 8, or 7 for x86 without VNNI. Empty is what is fastest on the machine that builds.
+ARG INT8_WEIGHTS=
 RUN --mount=from=checkpoint,source=/checkpoint,target=/checkpoint \
     PYTHONPATH=/checkpoint /opt/berth/venv/bin/python -m model_export "${MODEL}" /opt/berth/model \
-    --target "${TARGET}" ${PRECISION:+--precision "${PRECISION}"}
+    --target "${TARGET}" ${PRECISION:+--precision "${PRECISION}"} \
+    ${INT8_WEIGHTS:+--int8-weights "${INT8_WEIGHTS}"}
 
 
 FROM ${PYTHON_IMAGE}

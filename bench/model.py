@@ -13,7 +13,7 @@ from berth import model, models
 from berth.artifact import Artifact, Precision, read_artifact
 from berth.errors import BerthError
 from berth.features import sentence_feature
-from berth.placement import ExportTarget
+from berth.placement import choose
 from berth.text.truncation import Truncation
 from berth.types import Float32Array, ResolvedFeature, Text, TokenSequence, Vectors
 
@@ -57,7 +57,7 @@ class Model:
 def find_model(name: str | None, precision: Precision = "fp32") -> Model:
     """Load an artifact, found or exported as `berth serve` does; None is what that serves by default."""
     try:
-        return load_model(models.find_artifact(name or models.DEFAULT_MODEL, ExportTarget("cpu", precision)))
+        return load_model(models.find_artifact(name or models.DEFAULT_MODEL, choose("cpu", precision)))
     except BerthError as error:
         raise SystemExit(f"bench: {error}") from error
 

@@ -26,12 +26,16 @@ slower than the two operators it replaces, and its fused bias + GELU a tenth."""
 
 EXACT_PRODUCTS = ("session.x64quantprecision", "1")
 """The entry of a session's configuration by which x86 adds products of int8 in 32 bits. Without VNNI the faster kernels
-add two of them in 16 bits, which do not hold every sum; with VNNI it would only choose kernels that do without it."""
+add two of them in 16 bits, which do not hold every sum of weights in 8 bits; with VNNI it would only choose kernels
+that do without it. Where no weight is past 64 ONNX Runtime takes the faster kernels in any case."""
 
 Target = Literal["cpu", "cuda"]
 Activation = Literal["Identity", "Tanh", "ReLU", "LeakyReLU", "ELU", "Sigmoid", "SiLU", "GELU"]
 """The classes of torch.nn that a layer of the projection may end with; `Identity` does nothing."""
 Precision = Literal["fp32", "fp16", "int8"]
+WeightBits = Literal[7, 8]
+"""Of int8's weights: codes of -127 to 127, or of -63 to 63. Of the latter every sum of two products, at most
+2 * 255 * 63 = 32,130, is held by 16 bits, so that the fast kernels are exact without VNNI, too."""
 
 DEFAULT_PRECISIONS: dict[Target, Precision] = {"cpu": "fp32", "cuda": "fp16"}
 """What is exported where no precision is asked for."""
@@ -135,6 +139,8 @@ class Manifest(BaseModel):
     target: Target
     precision: Precision
     """Of the graph as it is, which is fp32 where fp16 was asked for and does not do for the model."""
+    weight_bits: WeightBits | None = None
+    """Of the weights' codes; None but for int8."""
     verification: dict[str, float]
     """How far the graph was from the float64 forward pass, as measured by the export: for the CPU by running it, for
     CUDA by computing it on the CPU, node by node."""
@@ -208,8 +214,8 @@ class Artifact:
                 vectors = stored["vectors"].astype(np.float32)
         except Exception as error:  # NumPy and zipfile raise many kinds
             raise ArtifactError(f"{self.folder / GOLDEN_VECTORS} cannot be read: {error}") from error
-        texts = zip(ids, type_ids, vectors, strict=True)
-        return [GoldenVector(Encoding(of_text, types), vector) for of_text, types, vector in texts]
+        golden = zip(ids, type_ids, vectors, strict=True)
+        return [GoldenVector(Encoding(ids_, types), vector) for ids_, types, vector in golden]
 
     def projection(self) -> dict[int, DenseWeights]:
         """Read the weights of the projection's layers that have some, by their places in it.

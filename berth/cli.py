@@ -64,7 +64,7 @@ def serve(arguments: Sequence[str]) -> int:
     try:
         folder = models.given_artifact(settings.model)
         if folder is None:
-            target = placement.choose(settings.device, settings.precision)
+            target = placement.choose(settings.device, settings.precision, settings.int8_weights)
             folder = models.find_artifact(settings.model, target, settings.cache_dir)
     except BerthError as error:
         log_fatal(settings.log_format, str(error))

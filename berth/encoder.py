@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from berth import models
-from berth.artifact import Manifest, Precision, read_artifact
+from berth.artifact import Manifest, Precision, WeightBits, read_artifact
 from berth.backends.pooling import shortened
 from berth.batching.queue import Lane, Priority, Queue, QueueEntry, Request, entries_of
 from berth.batching.run import BatchRun, Result
@@ -66,9 +66,9 @@ class Encoder:
     """A model, loaded in this process; safe to use from several threads, and closed by `close` or a `with` block.
 
     `model` is a Hugging Face id, a checkpoint's folder or an exported artifact's; what is not exported yet is exported
-    into `cache_dir`. `device` and `precision` are those of `berth serve`. `threads` is the number of batches that are
-    encoded at once, by default the cores that this process may use, or two a GPU; `max_batch_tokens` bounds each one's
-    memory, and `gpu_memory_limit`, in bytes, that of all on a GPU.
+    into `cache_dir`. `device`, `precision` and `int8_weights` are those of `berth serve`. `threads` is the number of
+    batches that are encoded at once, by default the cores that this process may use, or two a GPU; `max_batch_tokens`
+    bounds each one's memory, and `gpu_memory_limit`, in bytes, that of all on a GPU.
 
     Raises `ModelNotFoundError`, `ExportFailedError`, `ArtifactError` and `DeviceError`. Each method raises
     `InvalidInputError`, which names the input, and `EncoderError` where the model fails.
@@ -80,6 +80,7 @@ class Encoder:
         *,
         device: str = "auto",
         precision: Precision | None = None,
+        int8_weights: WeightBits | None = None,
         threads: int | None = None,
         max_batch_tokens: int | None = None,
         gpu_memory_limit: int | None = None,
@@ -88,9 +89,9 @@ class Encoder:
         name = _name_of(model)
         folder = models.given_artifact(name)
         if folder is None:
-            folder = models.find_artifact(name, choose(device, precision), Path(cache_dir))
+            folder = models.find_artifact(name, choose(device, precision, int8_weights), Path(cache_dir))
         artifact = read_artifact(folder)
-        check_precision(precision, artifact.manifest)
+        check_precision(precision, artifact.manifest, int8_weights)
         gpus = gpus_for(device, artifact.manifest)
         self._begin(Model.load(artifact, tuple(gpus), gpu_memory_limit), threads, max_batch_tokens)
 

@@ -15,14 +15,23 @@ from berth.placement import ExportTarget
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 CACHE_DIR = Path("~/.cache/berth")
+HUB_PREFIX = "models--"
+"""How the folder of a model begins in the Hugging Face hub's cache; behind it is its id, `--` being a slash."""
 
 ENCODER_FILES = (
     "model*.safetensors",
     "model.safetensors.index.json",
     "tokenizer.json",
+    "tokenizer.*.json",  # of some version of transformers, where tokenizer_config.json lists it
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+    "tokenizer.model",
 )
 CHECKPOINT_FILES = [
     "*config.json",  # config.json, tokenizer_config.json, sentence_bert_config.json, 1_Pooling/config.json
@@ -61,12 +70,13 @@ def given_artifact(model: str) -> Path | None:
 
 
 def artifact_folder(model: str, target: ExportTarget, cache_dir: Path = CACHE_DIR) -> Path:
-    """Say where a checkpoint's artifact is or should be; its place names model, target and precision."""
+    """Say where a checkpoint's artifact is or should be; its place names model, target, precision and weights."""
     given, name = folder_of(model), model
     if name.startswith((".", "/", "~")) and not given.is_dir():
         raise ModelNotFoundError(f"{name}: there is no such folder")
     if given.is_dir():
-        name = f"{given.resolve().name}-{_fingerprint(given)}"
+        given, name = checkpoint_of(given)
+        name = f"{name}-{_fingerprint(given)}"
     return cache_dir.expanduser() / name / str(target)
 
 
@@ -74,6 +84,8 @@ def export(model: str, folder: Path, target: ExportTarget) -> None:
     """Export in a process of its own, whose memory is gone when it ends; raises `ExportFailedError`."""
     root = str(Path(__file__).parents[1])
     options = ["--target", target.target, "--precision", target.precision, "--json"]
+    if target.precision == "int8":
+        options += ["--int8-weights", str(target.weight_bits)]
     with subprocess.Popen(  # noqa: S603  # this very Python
         # -P and the path: in the folder where a user types, or on the user's path, there may be a `model_export` too.
         [sys.executable, "-P", "-m", "model_export", model, str(folder), *options],
@@ -112,6 +124,34 @@ def folder_of(model: str) -> Path:
         return Path(model).expanduser()
     except RuntimeError:  # ~somebody who is not there
         raise ModelNotFoundError(f"{model}: there is no such folder") from None
+
+
+def checkpoint_of(folder: Path) -> tuple[Path, str]:
+    """Give the folder with a checkpoint's files and the checkpoint's name, which is the folder's.
+
+    In the hub's cache, where `models--OWNER--NAME` or a snapshot in it is named, the name is OWNER/NAME. Raises
+    `ModelNotFoundError` where there are several snapshots and `refs/main` names none of them.
+    """
+    folder = folder.resolve()
+    cached = folder if folder.parent.name != "snapshots" else folder.parents[1]
+    if not cached.name.startswith(HUB_PREFIX) or not (cached / "snapshots").is_dir():
+        return folder, folder.name
+    if folder == cached:
+        folder = _main_snapshot(cached)
+    return folder, cached.name.removeprefix(HUB_PREFIX).replace("--", "/")
+
+
+def _main_snapshot(cached: Path) -> Path:
+    """Give the snapshot that the cache's `refs/main` names, or the only one."""
+    snapshots = sorted(path for path in (cached / "snapshots").iterdir() if path.is_dir())
+    try:
+        commit = (cached / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        commit = ""
+    found = [path for path in snapshots if path.name == commit] or snapshots
+    if len(found) != 1:
+        raise ModelNotFoundError(f"{cached}: {len(snapshots)} snapshots, and refs/main names none of them; name one")
+    return found[0]
 
 
 def _fingerprint(folder: Path) -> str:

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
-from berth.artifact import Manifest, Precision, Target
+from berth.artifact import Manifest, Precision, Target, WeightBits
 from berth.models import DEFAULT_MODEL
 from model_export.errors import ExportError
 from model_export.export import Summary, export
 
 PROGRAM = "python -m model_export"
+FIELDS = ("checkpoint", "out", "target", "precision", "int8_weights", "adapter")
+"""What of the command line is an export's."""
 EXAMPLES = f"""\
 examples:
   %(prog)s {DEFAULT_MODEL} artifacts/minilm
@@ -28,7 +30,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     """Describe the command line, to those who know the program by some name."""
     command = argparse.ArgumentParser(
         prog=program,
-        description="Export a BERT checkpoint to an artifact that Berth serves: build the graph, verify it, write it.",
+        description="Export a checkpoint to an artifact that Berth serves: build the graph, verify it, write it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -43,6 +45,15 @@ def parser(program: str) -> argparse.ArgumentParser:
     command.add_argument(
         "--precision", choices=get_args(Precision), help="of weights and products (default: cpu fp32, cuda fp16)"
     )
+    command.add_argument(
+        "--int8-weights",
+        type=int,
+        choices=get_args(WeightBits),
+        help="bits of int8's weights: 8 are nearer to fp32, 7 faster on x86 without VNNI (default: the fastest here)",
+    )
+    command.add_argument(
+        "--adapter", metavar="NAME", help="merge this one of the checkpoint's adapters (Jina v3's tasks); default: none"
+    )
     command.add_argument("--json", action="store_true", help="print the outcome, an error too, as JSON on stdout")
     return command
 
@@ -52,7 +63,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     arguments = parser(program).parse_args(argv)
     try:
         with _terminated_by_exception():
-            summary = export(arguments.checkpoint, arguments.out, arguments.target, arguments.precision)
+            summary = export(*(getattr(arguments, name) for name in FIELDS))
     except ExportError as error:
         return failed(str(error), arguments.json)
     except OSError as error:
@@ -94,6 +105,9 @@ def describe(summary: Summary) -> str:
         f"  verified on {figures['texts']:.0f} texts, every layer: at most {figures['max_relative_difference']:.1e} "
         f"off the float64 forward pass, 1 - cosine ≤ {1 - figures['min_cosine']:.1e}",
     ]
+    if manifest.weight_bits:
+        reason = f": {summary.bits_reason}" if summary.bits_reason else ""
+        lines.append(f"  weights in {manifest.weight_bits} bits{reason}")
     if summary.note:
         lines.append(f"  in {manifest.precision}, not as asked: {summary.note}")
     if summary.left_out:

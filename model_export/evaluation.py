@@ -35,7 +35,13 @@ class Evaluation:
         """The node that it came from."""
         self._rounded = True
         operators = [self._operator(*key, compute) for key, compute in OPERATORS.items()]
+        operators.append(self._cast())
         self._evaluator = ReferenceEvaluator(onnx.load(folder / GRAPH), new_ops=operators)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Name the graph's inputs."""
+        return list(self._evaluator.input_names)
 
     def __call__(self, feeds: Feeds, rounded: bool = True) -> dict[str, Float32Array]:
         """Compute all outputs; without rounding, as if all but the weights were float32."""
@@ -58,6 +64,16 @@ class Evaluation:
             return (stored.astype(inputs[0].dtype) if evaluation._rounded else stored,)
 
         return type(kind, (OpRun,), {"op_domain": domain, "_run": run})
+
+    def _cast(self) -> type[OpRun]:
+        """Make the evaluator's Cast, which is no rounding where there is to be none."""
+        evaluation = self
+
+        def run(_: Any, x: Any, to: int, **__: Any) -> tuple[Any]:
+            half = to == onnx.TensorProto.FLOAT16
+            return (x if half and not evaluation._rounded else x.astype(onnx.helper.tensor_dtype_to_np_dtype(to)),)
+
+        return type("Cast", (OpRun,), {"op_domain": "", "_run": run})
 
 
 class _Kernel:
@@ -121,31 +137,73 @@ def _bias_gelu(kernel: _Kernel, x: Float32Array, bias: Float32Array) -> Float32A
 _erf = np.vectorize(math.erf, otypes=[np.float32])
 
 
-def _fast_gelu(kernel: _Kernel, x: Float32Array, bias: Float32Array) -> Float32Array:
+def _gelu(kernel: _Kernel, x: Float32Array) -> Float32Array:
+    """BiasGelu without a bias."""
+    return np.multiply(x, kernel.store((1 + _erf(x * np.float32(0.5**0.5))) / np.float32(2)))
+
+
+def _quick_gelu(_: _Kernel, x: Float32Array, *, alpha: float) -> Float32Array:
+    rows: Float32Array = x * (1 + np.tanh(x * np.float32(alpha / 2))) / np.float32(2)
+    return rows
+
+
+def _fast_gelu(kernel: _Kernel, x: Float32Array, bias: Float32Array | None = None) -> Float32Array:
     """The approximation by tanh, with the constants of ContribOperators.md."""
-    _demand("FastGelu", bias.shape == x.shape[-1:])
-    x = kernel.store(x + bias)
+    if bias is not None:
+        _demand("FastGelu", bias.shape == x.shape[-1:])
+        x = kernel.store(x + bias)
     rows: Float32Array = x * (1 + np.tanh(np.float32(0.797885) * x + np.float32(0.035677) * x**3)) / np.float32(2)
     return rows
+
+
+def _norm(
+    _: _Kernel, x: Float32Array, scale: Float32Array, shift: Float32Array, *, epsilon: float, **__: int
+) -> Float32Array:
+    _demand("LayerNormalization", scale.shape == shift.shape == x.shape[-1:])
+    centred = x - x.mean(axis=-1, keepdims=True)
+    deviation = np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + np.float32(epsilon))
+    rows: Float32Array = centred / deviation * scale + shift
+    return rows
+
+
+def _multiply(_: _Kernel, a: Float32Array, b: Float32Array) -> Float32Array:
+    return a * b
+
+
+def _rotary(
+    _: _Kernel, x: Float32Array, places: NDArray[np.int64], cos: Float32Array, sin: Float32Array, **__: int
+) -> Float32Array:
+    """Turn the two halves of each head, x being [texts, tokens, heads * head size], places [texts, tokens]."""
+    size = 2 * cos.shape[1]
+    _demand("RotaryEmbedding", x.ndim == 3, places.shape == x.shape[:2], x.shape[2] % size == 0, cos.shape == sin.shape)
+    heads = x.reshape(*x.shape[:2], -1, size)
+    first, second = heads[..., : size // 2], heads[..., size // 2 :]
+    c, s = (table[places][:, :, None] for table in (cos, sin))
+    turned = np.concatenate([first * c - second * s, second * c + first * s], axis=-1)
+    return turned.reshape(x.shape)
 
 
 def _packed_attention(
     kernel: _Kernel,
     query: Float32Array,
-    _key: None,
-    _value: None,
+    key: Float32Array | None,
+    value: Float32Array | None,
     bias: Float32Array,
     token_offset: Int32Array,
-    cumulative_sequence_length: Int32Array,
-    *,
+    *ends: Int32Array | Float32Array,
     num_heads: int,
     scale: float,
 ) -> Float32Array:
     """Attend in the padded form that token_offset leads to, the keys past a text's end, by its length, left out.
 
-    `query` [tokens, heads, 3, head size] is all that is asked; the bias is that of all queries, all keys, all values.
-    Scores are seen before they are scaled, as some kernels keep them; what the values are summed by is stored.
+    `query` is [tokens, heads, 3, head size], or queries, keys and values are [tokens, heads * head size] each; the bias
+    is that of all queries, all keys, all values. `ends` are the cumulative lengths and perhaps a bias of the scores,
+    [1, heads, longest, longest]. Scores are seen before they are scaled, as some kernels keep them; what the values are
+    summed by is stored.
     """
+    if key is not None and value is not None:
+        query = np.stack([part.reshape(len(part), num_heads, -1) for part in (query, key, value)], axis=2)
+    cumulative_sequence_length, *attention_bias = ends
     tokens, heads, _, size = query.shape
     sequences, longest = token_offset.shape
     _demand(
@@ -160,6 +218,9 @@ def _packed_attention(
     # each [sequences, heads, longest, head size]
     queries, keys, values = padded.reshape(sequences, longest, 3, heads, size).transpose(2, 0, 3, 1, 4)
     scores = kernel.see(queries @ keys.swapaxes(2, 3)) * np.float32(scale)
+    for each in attention_bias:
+        _demand("PackedMultiHeadAttention", each.shape == (1, heads, longest, longest))
+        scores += each
     outside = np.arange(longest) >= np.diff(cumulative_sequence_length)[:, None]
     scores += np.where(outside, np.float32(-np.inf), np.float32(0))[:, None, None]
     shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -180,6 +241,11 @@ OPERATORS: dict[tuple[str, str], Callable[..., Float32Array]] = {
     ("", "Tanh"): _tanh,
     (MICROSOFT, "SkipLayerNormalization"): _skip_norm,
     (MICROSOFT, "BiasGelu"): _bias_gelu,
+    ("", "Mul"): _multiply,
+    ("", "LayerNormalization"): _norm,
+    (MICROSOFT, "Gelu"): _gelu,
+    (MICROSOFT, "QuickGelu"): _quick_gelu,
+    (MICROSOFT, "RotaryEmbedding"): _rotary,
     (MICROSOFT, "FastGelu"): _fast_gelu,
     (MICROSOFT, "PackedMultiHeadAttention"): _packed_attention,
 }

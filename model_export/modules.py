@@ -38,6 +38,8 @@ OF_DENSE = {"in_features", "out_features", "bias", "activation_function", "use_r
 
 POOLED = "sentence_embedding"
 """What they call the vector that passes from module to module."""
+TRANSFORMERS = ("Transformer", "custom_st.Transformer")
+"""What the encoder's module may be; the second is code of the checkpoint's own, which a family must cover."""
 IN_TORCH = ("torch.nn", "torch.nn.modules", "torch.nn.modules.activation", "torch.nn.modules.linear")
 """Where an activation's class may be said to be."""
 
@@ -57,6 +59,8 @@ class Modules:
 
     folder: str = ""
     """Where in the checkpoint the encoder lies."""
+    transformer: str = TRANSFORMERS[0]
+    """The kind of the encoder's module."""
     pooling: Pooling = Pooling.MEAN
     further_poolings: tuple[Pooling, ...] = ()
     include_prompt: bool = True
@@ -91,12 +95,12 @@ def read_modules(checkpoint: Checkpoint) -> Modules:
         return Modules()
     where, kinds = checkpoint.folder / MODULES, [module.kind for module in listed]
     for kind in kinds:
-        if kind not in ("Transformer", "Pooling", "Dense", "Normalize", "Dropout"):
+        if kind not in (*TRANSFORMERS, "Pooling", "Dense", "Normalize", "Dropout"):
             raise ExportError(f"{where}: the module {kind} is not implemented")
     # A Normalize before the pooling has no vector yet: sentence-transformers passes it by.
     pooling = kinds.index("Pooling") if "Pooling" in kinds else 0
-    once = all(kinds.count(kind) == 1 for kind in ("Transformer", "Pooling"))
-    if not once or kinds[0] != "Transformer" or set(kinds[1:pooling]) - {"Normalize"}:
+    once = all(kinds.count(kind) == 1 for kind in (kinds[0], "Pooling"))
+    if not once or kinds[0] not in TRANSFORMERS or set(kinds[1:pooling]) - {"Normalize"}:
         raise ExportError(f"{where}: {', '.join(kinds)}: expected Transformer, Pooling, and what changes its vector")
     for module in listed:
         if module.kind == "Normalize":
@@ -106,6 +110,7 @@ def read_modules(checkpoint: Checkpoint) -> Modules:
     normalize = projection[-1:] == [Normalize()]
     return Modules(
         folder=listed[0].path,
+        transformer=kinds[0],
         pooling=poolings[0],
         further_poolings=poolings[1:],
         include_prompt=include_prompt,

@@ -19,6 +19,10 @@ GOLDEN_TEXTS = (
 )
 
 
+MOST_TOKENS = 512
+"""Of a text by which a graph is judged: the reference lays out a score for each pair of tokens in float64."""
+
+
 def golden_encodings(tokenizer: Tokenizer, max_tokens: int) -> list[Encoding]:
     """Tokenize the real texts."""
     texts = [tokenizer.encode(text) for text in GOLDEN_TEXTS]
@@ -27,12 +31,13 @@ def golden_encodings(tokenizer: Tokenizer, max_tokens: int) -> list[Encoding]:
 
 
 def random_encodings(network: Network, max_tokens: int) -> list[Encoding]:
-    """Draw a text of the maximum length, one of a single token and one between, from all ids and all type ids."""
+    """Draw a long text, one of a single token and one between, from all ids and all type ids."""
     random = np.random.default_rng(0)
+    longest = min(max_tokens, MOST_TOKENS)
     return [
         Encoding(
             random.integers(network.vocab_size, size=length, dtype=np.int32),
-            random.integers(network.type_vocab_size, size=length, dtype=np.int32),
+            random.integers(max(1, network.type_vocab_size), size=length, dtype=np.int32),
         )
-        for length in (max_tokens, 1, max_tokens // 3 + 1)
+        for length in (longest, 1, longest // 3 + 1)
     ]

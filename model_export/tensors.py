@@ -1,7 +1,7 @@
 """The tensors of a checkpoint, read one at a time from safetensors files."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ml_dtypes  # noqa: F401  (by its import NumPy learns the type name "bfloat16", which safetensors asks for)
 import numpy as np
@@ -14,6 +14,19 @@ from model_export.errors import ExportError
 INDEX = f"{SAFETENSORS}.index.json"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 FLOATS = ("F32", "F16", "BF16")
+
+
+class TensorSource(Protocol):
+    """Names to tensors."""
+
+    def names(self) -> list[str]:
+        """List the tensors."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Give a tensor's shape without reading it."""
+
+    def read(self, name: str) -> Float32Array:
+        """Read a tensor as float32."""
 
 
 class Tensors:

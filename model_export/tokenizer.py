@@ -1,31 +1,22 @@
-"""The artifact's tokenizer: the checkpoint's own without its truncation and padding, or built from `vocab.txt`."""
+"""The artifact's tokenizer: the one that transformers makes of the checkpoint, without its truncation and padding."""
 
+import gc
 import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tokenizers import AddedToken, Encoding, Tokenizer, decoders, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordPiece
+from tokenizers import Tokenizer, models, normalizers, processors
 
 from berth.artifact import TokenizerFacts
 from berth.types import Frame
+from model_export.auto_tokenizer import load_tokenizer, version
 from model_export.checkpoint import Checkpoint
 from model_export.errors import ExportError
+from model_export.frame import read_frame
 from model_export.network import Network
-
-SPECIAL_TOKENS = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast")
-TOKEN_DEFAULTS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": True}
-"""AddedToken's options, where a token that is written as an object leaves one out."""
-SAVE_IT = "load and save it with transformers to get a tokenizer.json"
+from model_export.samples import GOLDEN_TEXTS
+from model_export.token_comparison import compare, sample_inputs, tokens_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,153 +30,112 @@ class ReadTokenizer:
     facts: TokenizerFacts
 
 
-def read_tokenizer(checkpoint: Checkpoint, network: Network, lower_case: bool) -> ReadTokenizer:
-    """Read or build the tokenizer, and see to it that the network can take whatever it gives.
+def read_tokenizer(
+    checkpoint: Checkpoint, network: Network, lower_case: bool, tokenizer_class: str | None = None
+) -> ReadTokenizer:
+    """Have transformers read the tokenizer, and see to it that the artifact's gives the same and fits the network.
 
     With `lower_case` it lower-cases texts before anything else, as sentence-transformers' own setting asks for.
+    `tokenizer_class` names the class in transformers where no file of the checkpoint does. Raises `ExportError`.
     """
-    config = checkpoint.object("special_tokens_map.json") | checkpoint.object("tokenizer_config.json")
-    kinds = (each.get("tokenizer_class") for each in (config, checkpoint.object("config.json")))  # as in transformers
-    config["tokenizer_class"] = next(filter(None, kinds), BERT_CLASSES[0])
-    if path := checkpoint.file("tokenizer.json"):
-        tokenizer = _from_json(path, config)
-    elif path := checkpoint.file("vocab.txt"):
-        if checkpoint.object("added_tokens.json"):
-            raise ExportError(f"{path.with_name('added_tokens.json')} is not read; {SAVE_IT}")
-        tokenizer = _from_vocabulary(path, config)
-    else:
-        raise ExportError(f"{checkpoint.folder}: there is neither tokenizer.json nor vocab.txt; {SAVE_IT}")
-    side = config.get("truncation_side") or (tokenizer.truncation or {}).get("direction", "right")
-    if side != "right":
-        raise ExportError(f"{checkpoint.folder}: the tokenizer's truncation_side {side!r} is not implemented")
+    theirs, path = load_tokenizer(checkpoint, tokenizer_class)
+    if rate := getattr(theirs.backend_tokenizer.model, "dropout", None):
+        raise ExportError(f"{path}: the model's dropout {rate} would make a text's tokens a matter of chance")
+    if lower_case:
+        _lower_case(theirs.backend_tokenizer)
+    facts = TokenizerFacts(
+        kind=type(theirs).__name__, transformers_version=version(), truncation_side=theirs.truncation_side
+    )
+    tells_types = "token_type_ids" in theirs.model_input_names and network.type_vocab_size > 1
+    try:
+        inputs = sample_inputs(theirs.backend_tokenizer)
+        expected = tokens_of(theirs, inputs, tells_types)
+        frame = read_frame(theirs.backend_tokenizer, theirs.cls_token_id, path)
+        saved = _saved(theirs.backend_tokenizer, frame, tells_types)
+        del theirs  # of 250,000 tokens it takes 500 MiB, and so does the next one
+        gc.collect()
+        tokenizer = Tokenizer.from_str(saved)
+        _check_types(tokenizer, network, path)
+        _check_ids(tokenizer, network, path)
+        compare(tokenizer, inputs, expected, path)
+    except (ExportError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the tokenizers library raises bare Exceptions, and panics
+        raise ExportError(f"{path}: cannot tokenize: {error}") from error
+    return ReadTokenizer(tokenizer, frame, facts)
+
+
+def _saved(tokenizer: Tokenizer, frame: Frame, tells_types: bool) -> str:
+    """Give the JSON of a tokenizer that neither truncates nor pads; all types are 0 where the model is given none."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    tokenizer.add_tokens(_extra_tokens(checkpoint, config, tokenizer))
-    if lower_case:
-        rest = [tokenizer.normalizer] if tokenizer.normalizer else []
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
-    _check_ids(tokenizer, network, path)
-    _check_frame(tokenizer, path)
-    tokenizer = _with_known_types(tokenizer, network, path)
-    facts = TokenizerFacts(kind=config["tokenizer_class"], transformers_version="")
-    return ReadTokenizer(tokenizer, _frame(tokenizer), facts)
+    if not tells_types and _types(tokenizer) != {0}:
+        tokenizer.post_processor = _without_types(tokenizer, frame)
+    return tokenizer.to_str()
 
 
-def _frame(tokenizer: Tokenizer) -> Frame:
-    pair = tokenizer.encode("a", "a")
-    texts = [place for place, text in enumerate(pair.sequence_ids) if text is not None]
-    first, last = texts[0], texts[-1]
-    between = [
-        id_ for id_, text in zip(pair.ids[first:last], pair.sequence_ids[first:last], strict=True) if text is None
-    ]
-    return Frame(tuple(pair.ids[:first]), tuple(between), tuple(pair.ids[last + 1 :]), 0 if first else None)
+def _lower_case(backend: Tokenizer) -> None:
+    present = backend.normalizer
+    steps: list[normalizers.Normalizer] = [present] if present else []
+    if isinstance(present, normalizers.Sequence):
+        steps = [present[place] for place in range(len(present))]
+    if not any(isinstance(step, normalizers.Lowercase) for step in steps):
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
 
 
-def _extra_tokens(checkpoint: Checkpoint, config: dict[str, Any], tokenizer: Tokenizer) -> list[AddedToken]:
-    """List the model's own tokens, under all of transformers' names for them, that the tokenizer does not have yet."""
-    names = ("added_tokens_decoder", "extra_special_tokens", "additional_special_tokens")
-    decoder, extra, listed = (_values(config.get(name) or []) for name in names)
-    tokens = [*decoder, *extra, *([] if extra and isinstance(config["extra_special_tokens"], list) else listed)]
-    if not all(isinstance(token, str | dict) for token in tokens):
-        raise ExportError(f"{checkpoint.folder / 'tokenizer_config.json'}: the special tokens are not a list of tokens")
-    named = [value for key, value in config.items() if key.endswith("_token") and isinstance(value, str | dict)]
-    tokens += [token for token in named if tokenizer.token_to_id(_text(token)) is not None]
-    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    new = [token if isinstance(token, dict) else {"content": token, "normalized": False} for token in tokens]
-    usual = TOKEN_DEFAULTS.items()
-    options = [(_text(token), {key: bool(token.get(key, value)) for key, value in usual}) for token in new]
-    return [AddedToken(text, **each) for text, each in options if text not in known]
-
-
-def _values(tokens: Any) -> list[Any]:
-    return [*tokens.values()] if isinstance(tokens, dict) else tokens if isinstance(tokens, list) else [tokens]
-
-
-def _from_json(path: Path, config: dict[str, Any]) -> Tokenizer:
-    try:
-        content = json.loads(path.read_bytes())
-        normalizer = content.get("normalizer") or {}
-        if normalizer.get("type") == "BertNormalizer" and config["tokenizer_class"] in BERT_CLASSES:
-            normalizer |= _normalizer_options(config)  # which overrule it in transformers, defaults included
-        return Tokenizer.from_str(json.dumps(content))
-    except Exception as error:  # the tokenizers library raises this class itself
-        raise ExportError(f"{path}: not a readable tokenizer: {error}") from error
-
-
-def _from_vocabulary(path: Path, config: dict[str, Any]) -> Tokenizer:
-    """Build BERT's WordPiece tokenizer as transformers does."""
-    if config["tokenizer_class"] not in BERT_CLASSES:
-        raise ExportError(f"{path}: a {config['tokenizer_class']} cannot be built from it; {SAVE_IT}")
-    try:
-        # Not `splitlines`, which also breaks at characters that are tokens themselves, U+2028 for one.
-        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise ExportError(f"{path}: {error}") from error
-    vocabulary = {token.rstrip(): number for number, token in enumerate(lines)}
-    special = {role: _text(config.get(role) or token) for role, token in SPECIAL_TOKENS.items()}
-    for role in ("unk_token", "sep_token", "cls_token"):
-        if special[role] not in vocabulary:
-            raise ExportError(f"{path}: the {role} {special[role]} is not in it")
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=special["unk_token"]))
-    tokenizer.add_special_tokens([token for token in special.values() if token in vocabulary])
-    tokenizer.normalizer = normalizers.BertNormalizer(clean_text=True, **_normalizer_options(config))
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    cls, sep = special["cls_token"], special["sep_token"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls}:0 $A:0 {sep}:0",
-        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
-        special_tokens=[(token, vocabulary[token]) for token in (cls, sep)],
-    )
-    return tokenizer
-
-
-def _normalizer_options(config: dict[str, Any]) -> dict[str, Any]:
+def _types(tokenizer: Tokenizer) -> set[int]:
     return {
-        "lowercase": bool(config.get("do_lower_case", True)),
-        "strip_accents": config.get("strip_accents"),
-        "handle_chinese_chars": bool(config.get("tokenize_chinese_chars", True)),
+        type_ for text in GOLDEN_TEXTS for pair in ((), (text,)) for type_ in tokenizer.encode(text, *pair).type_ids
     }
 
 
-def _text(token: str | dict[str, Any]) -> str:
-    # A special token is written as its text, or as an object with the text and the way it is matched.
-    return str(token.get("content")) if isinstance(token, dict) else str(token)
+def _without_types(tokenizer: Tokenizer, frame: Frame) -> processors.PostProcessor:
+    """Make a post-processor of the same frame in which all tokens are of type 0; byte-level offsets stay trimmed."""
+    tokens = {id_: tokenizer.id_to_token(id_) for id_ in (*frame.before, *frame.between, *frame.after)}
+    before, between, after = (
+        [{"SpecialToken": {"id": tokens[id_], "type_id": 0}} for id_ in part]
+        for part in (frame.before, frame.between, frame.after)
+    )
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    template = {
+        "type": "TemplateProcessing",
+        "single": [*before, first, *after],
+        "pair": [*before, first, *between, second, *after],
+        "special_tokens": {token: {"id": token, "ids": [id_], "tokens": [token]} for id_, token in tokens.items()},
+    }
+    shell = Tokenizer(models.BPE())  # whose JSON is the post-processor's and little more
+    if tokenizer.post_processor is not None:
+        shell.post_processor = tokenizer.post_processor
+    content = json.loads(shell.to_str())
+    present = content["post_processor"] or {}
+    trimming = [step for step in present.get("processors", [present]) if step.get("type") == "ByteLevel"]
+    content["post_processor"] = {"type": "Sequence", "processors": [*trimming, template]}
+    made: processors.PostProcessor = Tokenizer.from_str(json.dumps(content)).post_processor
+    return made
 
 
-def _check_ids(tokenizer: Tokenizer, network: Network, path: Path) -> None:
-    count = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    if count > network.vocab_size:
-        raise ExportError(f"{path}: ids up to {count - 1}, but config.json has vocab_size {network.vocab_size}")
-    if count < network.vocab_size:
-        logger.warning(
-            "%s has %d tokens, config.json vocab_size %d; the rest is never used", path, count, network.vocab_size
+def _check_types(tokenizer: Tokenizer, network: Network, path: Path) -> None:
+    if (largest := max(_types(tokenizer))) >= max(network.type_vocab_size, 1):
+        raise ExportError(
+            f"{path}: type ids up to {largest}, but config.json has type_vocab_size {network.type_vocab_size}"
         )
 
 
-def _check_frame(tokenizer: Tokenizer, path: Path) -> None:
-    empty, single, pair = (_encode(tokenizer, path, *texts) for texts in ([""], ["a"], ["a", "a"]))
-    if len(empty) != 2 or len(single) < 3 or not (single.special_tokens_mask[0] and single.special_tokens_mask[-1]):
-        raise ExportError(f"{path}: a text is not framed by two special tokens, as in [CLS] text [SEP]")
-    if sum(pair.special_tokens_mask) < 3:
-        raise ExportError(f"{path}: a pair is not framed by special tokens, as in [CLS] first [SEP] second [SEP]")
-
-
-def _with_known_types(tokenizer: Tokenizer, network: Network, path: Path) -> Tokenizer:
-    """Where the network does not tell the second text of a pair from the first, let the tokenizer not do so either."""
-    if max(_encode(tokenizer, path, "a", "a").type_ids) < network.type_vocab_size:
-        return tokenizer
-    content = json.loads(tokenizer.to_str())
-    for piece in content["post_processor"].get("pair", []):
-        next(iter(piece.values()))["type_id"] = 0
-    tokenizer = Tokenizer.from_str(json.dumps(content))
-    if max(_encode(tokenizer, path, "a", "a").type_ids) >= network.type_vocab_size:
-        raise ExportError(f"{path}: type ids beyond config.json's type_vocab_size {network.type_vocab_size}")
-    return tokenizer
-
-
-def _encode(tokenizer: Tokenizer, path: Path, text: str, pair: str | None = None) -> Encoding:
-    try:
-        return tokenizer.encode(text, pair)
-    except Exception as error:
-        raise ExportError(f"{path}: cannot tokenize: {error}") from error
+def _check_ids(tokenizer: Tokenizer, network: Network, path: Path) -> None:
+    """Raise where a text may have an id that the network has no row for, if not by an added token's own name."""
+    added = {token.content: id_ for id_, token in tokenizer.get_added_tokens_decoder().items()}
+    # Of an empty line in vocab.txt transformers makes a token; no text has it.
+    words = [id_ for token, id_ in tokenizer.get_vocab(with_added_tokens=False).items() if token and token not in added]
+    given = [id_ for text in GOLDEN_TEXTS for id_ in tokenizer.encode(text).ids]
+    largest, size = max([*words, *given]), network.vocab_size
+    if largest >= size:
+        raise ExportError(f"{path}: ids up to {largest}, but config.json has vocab_size {size}")
+    if beyond := [token for token, id_ in added.items() if id_ >= size]:
+        logger.warning(
+            "%s: config.json's vocab_size %d leaves no row to %s; a text that has one is refused",
+            path,
+            size,
+            ", ".join(beyond),
+        )
+    elif (count := 1 + max(largest, *added.values(), -1)) < size:
+        logger.warning("%s has %d tokens, config.json vocab_size %d; the rest is never used", path, count, size)

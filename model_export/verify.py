@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 
 from berth.artifact import EXACT_PRODUCTS, GRAPH, SLOW_FUSIONS, Precision
-from berth.backends.cpu.packing import Feeds, pack
+from berth.backends.cpu.packing import Feeds, Layout, pack
 from berth.types import Float32Array
 from model_export.comparison import Batch, compare, differences, expected_outputs
 from model_export.errors import ExportError
@@ -47,13 +47,13 @@ def probe_tolerance(precision: Precision, figures: Mapping[str, float]) -> float
     return max(tolerance, GOLDEN_ROOM * figures["max_pooled_difference"]) if precision == "fp16" else tolerance
 
 
-def verify_rounded(folder: Path, batches: Sequence[Batch], heads: int) -> dict[str, float]:
+def verify_rounded(folder: Path, batches: Sequence[Batch], layout: Layout) -> dict[str, float]:
     """Run the graph and compare its first layer with states that were rounded as it rounds."""
     session = _open(folder / GRAPH)
     errors = np.concatenate(
         [
             differences(
-                _run(session, pack(encodings, heads))["hidden_state_1"].astype(np.float64),
+                _run(session, pack(encodings, layout))["hidden_state_1"].astype(np.float64),
                 np.concatenate([text.hidden[1] for text in states]),
             )
             for encodings, states in batches
@@ -68,11 +68,11 @@ def verify_rounded(folder: Path, batches: Sequence[Batch], heads: int) -> dict[s
     return {"median_rounded_difference": median}
 
 
-def verify(folder: Path, batches: Sequence[Batch], heads: int, precision: Precision) -> dict[str, float]:
+def verify(folder: Path, batches: Sequence[Batch], layout: Layout, precision: Precision) -> dict[str, float]:
     """Run the graph, compare every output, and give the figures; raise `ExportError` where they are too far off."""
     session = _open(folder / GRAPH)
     compared = [
-        compare(_run(session, pack(encodings, heads)), expected_outputs(states), LIMITS[precision], precision)
+        compare(_run(session, pack(encodings, layout)), expected_outputs(states), LIMITS[precision], precision)
         for encodings, states in batches
     ]
     return {
@@ -100,7 +100,8 @@ def _open(graph: Path) -> onnxruntime.InferenceSession:
 
 def _run(session: onnxruntime.InferenceSession, feeds: Feeds) -> dict[str, Float32Array]:
     names = [output.name for output in session.get_outputs()]
+    needed = {each.name: feeds[each.name] for each in session.get_inputs()}
     try:
-        return dict(zip(names, session.run(names, feeds), strict=True))
+        return dict(zip(names, session.run(names, needed), strict=True))
     except Exception as error:
         raise ExportError(f"ONNX Runtime does not run the graph: {str(error).splitlines()[0]}") from error

@@ -15,6 +15,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as Kernel
 
 from berth.artifact import GRAPH, Precision
 from berth.backends.cuda.graph import POOLED, POOLED_MAX, layout
+from berth.backends.positions import places_without_padding
 from berth.types import Encoding, Float32Array
 from model_export.comparison import Batch, Expected, compare, expected_outputs
 from model_export.errors import ExportError, HalfError
@@ -47,10 +48,10 @@ def verify_cuda(
     check_structure(folder)
     evaluation = Evaluation(folder)
     if precision == "fp32":
-        return _verify(evaluation, batches, weights.has_pooler, precision)
+        return _verify(evaluation, batches, network.padding_id, precision)
     unrounded = _verify_unrounded(network, HalfWeights.of(weights), evaluation, batches)
     try:
-        figures = _verify(evaluation, batches, weights.has_pooler, precision)
+        figures = _verify(evaluation, batches, network.padding_id, precision)
     except ExportError as error:  # what rounding alone has done: without it the graph was right
         _demand_range(evaluation)
         raise HalfError(str(error)) from error
@@ -97,7 +98,9 @@ def _leave_attention_out(model: onnx.ModelProto) -> None:
     del model.graph.node[:]
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0), "queries"))
     for node in nodes:
-        if node.op_type == KERNEL_MISSING:
+        if node.op_type == KERNEL_MISSING and node.input[1]:  # queries, keys and values apart
+            model.graph.node.append(onnx.helper.make_node("Identity", [node.input[0]], node.output))
+        elif node.op_type == KERNEL_MISSING:
             queries = f"{node.name}.queries"  # [tokens, heads, head size]
             first = onnx.helper.make_node("Gather", [node.input[0], "queries"], [queries], axis=2)
             model.graph.node.extend([first, onnx.helper.make_node("Flatten", [queries], node.output)])
@@ -106,11 +109,11 @@ def _leave_attention_out(model: onnx.ModelProto) -> None:
 
 
 def _verify(
-    evaluation: Evaluation, batches: Sequence[Batch], has_pooler: bool, precision: Precision
+    evaluation: Evaluation, batches: Sequence[Batch], padding_id: int | None, precision: Precision
 ) -> dict[str, float]:
     compared = []
     for encodings, states in batches:
-        outputs = evaluation(pack_cuda(encodings, has_pooler))
+        outputs = evaluation(pack_cuda(encodings, evaluation.inputs, padding_id))
         compared.append(
             (
                 *compare(outputs, expected_outputs(states), LIMITS[precision], precision),
@@ -132,7 +135,7 @@ def _verify_unrounded(network: Network, halved: Weights, evaluation: Evaluation,
     for encodings, _ in batches:
         shorter = [encoding for encoding in encodings if len(encoding) <= UNROUNDED_TOKENS]
         states = forward(network, halved, shorter)
-        outputs = evaluation(pack_cuda(shorter, halved.has_pooler), rounded=False)
+        outputs = evaluation(pack_cuda(shorter, evaluation.inputs, network.padding_id), rounded=False)
         for expected in (expected_outputs(states), _expected_pooled(states)):
             error, _ = compare(outputs, expected, LIMITS["fp32"], "fp16 before rounding")
             errors.append(error)
@@ -151,8 +154,8 @@ def _expected_pooled(states: Sequence[States]) -> Expected:
     yield POOLED_MAX, np.stack([text.hidden[-1].max(axis=0) for text in states])
 
 
-def pack_cuda(encodings: Sequence[Encoding], has_pooler: bool) -> Feeds:
-    """Pack texts, a row of mean pooling for each."""
+def pack_cuda(encodings: Sequence[Encoding], inputs: Sequence[str], padding_id: int | None = None) -> Feeds:
+    """Pack texts for a graph of some inputs, a row of mean pooling for each."""
     lengths = np.array([len(encoding) for encoding in encodings])
     columns = np.arange(lengths.max())
     packed = layout(tuple(lengths.tolist()))
@@ -163,6 +166,7 @@ def pack_cuda(encodings: Sequence[Encoding], has_pooler: bool) -> Feeds:
         "pool_rows": packed["first_tokens"][:, None] + np.minimum(columns, lengths[:, None] - 1).astype(np.int32),
         "pool_weights": ((columns < lengths[:, None]) / lengths[:, None]).astype(np.float32),
     }
-    if not has_pooler:
-        del feeds["first_tokens"]
-    return feeds
+    places = places_without_padding(encodings, padding_id)
+    if places is not None:
+        feeds["position_ids"] = places
+    return {name: feeds[name] for name in inputs}

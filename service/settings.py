@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from berth.artifact import Precision
+from berth.artifact import Precision, WeightBits
 from berth.batching.share import MOST_SHARE
 from berth.errors import DeviceError
 from berth.models import CACHE_DIR, DEFAULT_MODEL
@@ -59,6 +59,11 @@ class Settings(BaseSettings):
     )
     precision: Precision | None = Field(
         None, description="precision of weights and matrix products; by default fp32 on the CPU, fp16 on a GPU"
+    )
+    int8_weights: WeightBits | None = Field(
+        None,
+        description="bits of int8's weights, 8 or 7; by default 8, and on x86 without VNNI 7, which are faster there "
+        "and further from fp32",
     )
     gpu_memory_limit: int | None = Field(
         None, ge=1 << 20, description="bytes that batches may take of each GPU's memory, the weights not counted"
@@ -143,6 +148,11 @@ class Settings(BaseSettings):
         except DeviceError:
             raise ValueError(DEVICES) from None
         return value
+
+    @field_validator("int8_weights", mode="before")
+    @classmethod
+    def _read_number(cls, value: Any) -> Any:
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
 
     @field_validator("encode_layers", "cors_origins", mode="before")
     @classmethod

@@ -2,11 +2,13 @@
 
 `unit` needs neither torch nor a server and takes a minute or two; `service` talks to real servers over loopback; `slow`
 is the rest: parity with torch, faults, fuzz, rolling restarts, the page in a browser, clients, benchmark, the wheel.
-`-m unit` collects the files of that ring only, and lets none of them import torch.
+`-m unit` collects the files of that ring only, and lets none of them import torch. An export has transformers do
+without torch, for as long as the process lives: where a test is slow, torch is loaded before the first of all tests.
 """
 
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -42,7 +44,7 @@ SERVICE = ("bench/test_server.py", "end_to_end")
 AGAINST = re.compile(r"_against_\w+\.py$")
 """Files that compare with torch, transformers or sentence-transformers; they are slow, too."""
 
-HEAVY = ("torch", "transformers", "sentence_transformers")
+HEAVY = ("torch", "sentence_transformers")
 
 
 def ring_of(path: Path) -> str:
@@ -71,9 +73,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its ring."""
+    """Mark each test with its ring; load torch for those that may compare with it."""
     for item in items:
         item.add_marker(ring_of(item.path))
+    if any(item.get_closest_marker("slow") for item in items):
+        import_module("torch")
 
 
 def _chosen(config: pytest.Config) -> set[str]:

@@ -14,13 +14,14 @@ REACH_UP = ("berth.cli",)
 """The modules of the library that may reach the service and the export, late, inside functions."""
 PURE = ("berth.batching.queue", "berth.batching.admission", "berth.batching.share")
 EXPORT_MAY_TAKE = {
-    *("berth", "berth.artifact", "berth.errors", "berth.models", "berth.types"),
+    *("berth", "berth.artifact", "berth.errors", "berth.models", "berth.processor", "berth.types"),
     *("berth.backends.cpu.packing", "berth.backends.cuda.graph"),
 }
-"""Of the library: what an artifact is, and how its graphs are fed."""
+"""Of the library: what an artifact is, how its graphs are fed, and what this processor is fast at."""
 GROUND = ("berth.errors", "berth.types")
 HTTP = ("fastapi", "starlette", "uvicorn", "pydantic_settings", "prometheus_client")
-HEAVY = ("torch", "transformers", "sentence_transformers")
+TORCH = ("torch", "sentence_transformers")
+HEAVY = (*TORCH, "transformers", "sentencepiece")
 
 
 def module_name(path: Path) -> str:
@@ -118,7 +119,13 @@ def test_tracing_alone_knows_opentelemetry() -> None:
 
 
 def test_nobody_imports_torch() -> None:
-    assert not arrows(list(MODULES), *HEAVY)
+    assert not arrows(list(MODULES), *TORCH)
+
+
+def test_export_alone_knows_transformers_and_loads_it_late() -> None:
+    assert arrows(list(MODULES), "transformers", "sentencepiece").keys() == {"model_export.auto_tokenizer"}
+    assert not arrows(list(MODULES), "transformers", late=False)
+    assert not loaded_by("import model_export.export") & {*HEAVY}
 
 
 def test_the_arrows_make_no_circle() -> None:

@@ -128,9 +128,14 @@ def test_library_encodes_beside_the_users_own_folders(
         "import berth, sys\n"
         f"with berth.Encoder({str(tiny_checkpoint)!r}, cache_dir={str(tmp_path)!r}) as encoder:\n"
         "    print(encoder.encode(['hello world', 'a text']).shape)\n"
-        "assert not {'fastapi', 'service', 'model_export'} & sys.modules.keys()\n"
+        "assert not {'fastapi', 'service', 'model_export', 'transformers'} & sys.modules.keys()\n"
     )
     assert "(2, 60)" in run(serving, "-c", code, cwd=users_folder)
+
+
+def test_export_brings_transformers_and_no_torch(serving: Path, users_folder: Path) -> None:
+    code = "from importlib.util import find_spec as find; print(*[bool(find(n)) for n in ('transformers', 'torch')])"
+    assert run(serving, "-c", code, cwd=users_folder) == "True False\n"
 
 
 @pytest.mark.parametrize("command", [["serve", "--help"], ["export", "--help"]])

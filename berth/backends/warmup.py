@@ -16,7 +16,7 @@ from berth.contract import Backend
 from berth.types import Encoding, Pooling, ResolvedFeature, TokenSequence
 
 MOST_TOKENS = 1024
-"""Of a batch that is warmed up with: one that is allowed to be larger hardly ever is."""
+"""Of a batch or a text that is warmed up with: one that may be larger hardly ever is."""
 START_SECONDS = 10.0
 """That a thread may take to start."""
 
@@ -26,7 +26,8 @@ def warm_up(backend: Backend, manifest: Manifest, tokens: int, times: int) -> No
 
     Raises what the backend raises, and `RuntimeError` where a thread cannot be started.
     """
-    batches = [largest_batch(manifest, min(tokens, MOST_TOKENS)), [sequence_of(manifest, manifest.max_tokens)]]
+    longest = min(manifest.max_tokens, MOST_TOKENS)
+    batches = [largest_batch(manifest, min(tokens, MOST_TOKENS)), [sequence_of(manifest, longest)]]
     together = threading.Barrier(times, timeout=START_SECONDS)
 
     def run(batch: Sequence[TokenSequence]) -> None:

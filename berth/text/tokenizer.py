@@ -58,6 +58,8 @@ class Tokenizer:
             raise ArtifactError(f"{path} cannot be read: {error}") from error
         self._max_tokens = max_tokens
         self._vocab_size = vocab_size
+        # Tokens may have been added without rows for them; the export sees to it that all others have one.
+        self._has_rows = max(self._tokenizer.get_added_tokens_decoder(), default=0) < vocab_size
         self._frame = frame
         self._before, self._after = len(frame.before), len(frame.after)
         self._takes_pairs = type_vocab_size > 1 or bool(frame.between)
@@ -146,6 +148,8 @@ class Tokenizer:
             case TextPair() if not self._takes_pairs:
                 raise InvalidInputError(text.name, "the model has one segment type and takes no pairs")
         assert encoding is not None, "the library encodes all but token ids"
+        if not self._has_rows:
+            self._check_rows(text.name, encoding)
         prompt = self._prompt(text, encoding, truncation) if text.prompt else 0
         source = _encoding_of(encoding, detailed=detailed, prompt=prompt)
         if isinstance(text.value, SplitText) and source.words is not None:
@@ -230,6 +234,12 @@ class Tokenizer:
                 "(LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))",
             )
         self._check_range(name, ids)
+
+    def _check_rows(self, name: str, encoding: tokenizers.Encoding) -> None:
+        missing = next((id_ for id_ in encoding.ids if id_ >= self._vocab_size), None)
+        if missing is not None:
+            token = self._tokenizer.id_to_token(missing)
+            raise InvalidInputError(name, f"has the token {token!r}, for which the model has no embedding")
 
     def _check_range(self, name: str, ids: Sequence[int]) -> None:
         if ids and (min(ids) < 0 or max(ids) >= self._vocab_size):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import onnx
 
-from berth.artifact import GRAPH, Precision, Target
+from berth.artifact import GRAPH, Precision, Target, WeightBits
 from model_export.builder import GraphBuilder
 from model_export.graphs.cpu import CpuGraph
 from model_export.graphs.cuda import CudaGraph, HalfCudaGraph
@@ -21,12 +21,21 @@ GRAPHS: dict[Target, dict[Precision, type[Graph]]] = {
 """The kinds of graph, by target and precision."""
 
 
-def write_graph(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
-    """Write the graph, and `weights.bin` beside it."""
+def write_graph(
+    network: Network,
+    weights: Weights,
+    folder: Path,
+    target: Target,
+    precision: Precision,
+    weight_bits: WeightBits | None = None,
+) -> None:
+    """Write the graph, and `weights.bin` beside it; the bits are those of int8's weights, 8 by default."""
     kind = GRAPHS[target][precision]
     with TensorFile(folder) as file:
         builder = GraphBuilder(file)
-        kind(network, weights, builder).build()
+        int8 = kind is Int8Graph
+        graph = Int8Graph(network, weights, builder, weight_bits or 8) if int8 else kind(network, weights, builder)
+        graph.build()
         model = builder.model(kind.opset)
     onnx.save_model(model, folder / GRAPH)
     onnx.checker.check_model(folder / GRAPH)

@@ -8,11 +8,14 @@ schemas are in docs/ContribOperators.md):
   size]; the bias stays [3 x heads x head size], that of all queries, then of all keys, then of all values. The flash
   and the memory-efficient kernels keep scores and softmax in float32 and want a head size that is a multiple of 8; any
   other falls to an unfused kernel that pads. The mask filter is not read: there is no padding to be masked.
+  With rotary positions query, key and value are three inputs [tokens, heads x head size], turned before it; an
+  attention bias [1, heads, longest, longest] comes behind the lengths, and with it no flash kernel is taken.
 - SkipLayerNormalization (skip_layer_norm_impl.cu, layer_norm.cuh) takes input, skip, gamma, beta and bias. The sum is
   stored in the graph's type, mean and variance are float32 since pull request 28682; a build without it needs the
   provider option enable_skip_layer_norm_strict_mode, for it has an epsilon of float16, which 1e-12 is not.
 - EmbedLayerNormalization is left out: its type inference asks for an output that nobody wants.
-- BiasGelu is by the error function, FastGelu by its tanh approximation; both add a bias first.
+- BiasGelu is by the error function, FastGelu by its tanh approximation; both add a bias first. Without a bias it is
+  Gelu and FastGelu; QuickGelu with alpha 1 is x times its logistic function.
 - ReduceMax has CUDA kernels for the operator of opset 18, not of 20 (core/providers/cuda/reduction/reduction_ops.cc).
 - float32 products are computed in TF32 unless the provider option use_tf32 is 0; the pooling's is always float32.
 """
@@ -23,12 +26,15 @@ from onnx import TensorProto
 from berth.backends.cuda.graph import INPUTS, POOLED, POOLED_MAX
 from berth.types import Float32Array
 from model_export.builder import MICROSOFT, GraphBuilder
+from model_export.errors import ExportError
 from model_export.graphs.graph import Graph
 from model_export.network import Activation, Network
 from model_export.weights import HalfWeights, Weights
 
 HEAD_STEP = 8
 """Heads are filled up with zeros to a multiple of this, or the fast attention kernels do not take them."""
+
+OFFSETS = ("token_offset", "cumulative_sequence_length")
 
 
 class CudaGraph(Graph):
@@ -38,42 +44,111 @@ class CudaGraph(Graph):
 
     def __init__(self, network: Network, weights: Weights, builder: GraphBuilder) -> None:
         super().__init__(network, weights, builder)
-        self.head_size = -(-network.head_size // HEAD_STEP) * HEAD_STEP
+        if network.pre_norm or network.near is not None:
+            raise ExportError("for CUDA norms before the blocks and near attention are not built yet; export for cpu")
+        step = 1 if network.rotaries() else HEAD_STEP  # turned heads stay as they are
+        self.head_size = -(-network.head_size // step) * step
 
     def inputs(self) -> None:
         for name, axes in INPUTS.items():
-            if name != "first_tokens" or self.weights.has_pooler:
+            if self.used(name):
                 kind = TensorProto.FLOAT if name == "pool_weights" else TensorProto.INT32
                 self.builder.input(name, list(axes), kind)
         self.builder.integers("second_axis", [1])
         self.builder.integers("heads", [-1, self.network.heads, 3, self.head_size])
+        if self.network.rotaries():
+            self.builder.integers("turned_rows", [-1, 1, self.network.hidden_size])
+            self.builder.integers("hidden_rows", [-1, self.network.hidden_size])
+            self.turning()
+        if self.network.buckets is not None:
+            self.biased_by_distance()
+
+    def biased_by_distance(self) -> None:
+        """Lay out `bias` [1, heads, longest, longest], which all layers add to their scores."""
+        for name, value in (("zero", 0), ("one", 1), ("middle", self.network.max_tokens - 1)):
+            self.builder.constant(f"bias.{name}", value, "int64")
+        self.builder.integers("bias.first_axis", [0])
+        shape = self.builder.op("Shape", "bias.shape", "token_offset")  # [sequences, longest]
+        longest = self.builder.op("Gather", "bias.longest", shape, "bias.one")
+        places = self.builder.op("Range", "bias.places", "bias.zero", longest, "bias.one")
+        keys = self.builder.op("Unsqueeze", "bias.keys", places, "bias.first_axis")
+        queries = self.builder.op("Unsqueeze", "bias.queries", places, "second_axis")
+        distances = self.builder.op("Sub", "bias.distances", keys, queries)
+        columns = self.builder.op("Add", "bias.columns", distances, "bias.middle")
+        table = self.tensor("bias.table", self.distances())  # [heads, distances]
+        of_heads = self.builder.op("Gather", "bias.of_heads", table, columns, axis=1)
+        self.builder.op("Unsqueeze", "bias", of_heads, "bias.first_axis")
 
     def embeddings(self, result: str) -> str:
-        norm = (self.weight("embeddings.norm.weight"), self.weight("embeddings.norm.bias"))
-        return self.skip_norm(result, *self.summed_embeddings(), *norm)
+        network = self.network
+        normed = result if network.embedding_size is None else "embeddings.normed"
+        parts = self.summed_embeddings()
+        norm = [self.weight(f"embeddings.norm.{part}") for part in ("weight", "bias")]
+        if len(parts) == 1:
+            x = self.norm(normed, parts[0], "embeddings.norm")
+        else:
+            total, other = parts
+            if other.endswith(".first"):  # a row alone is no skip
+                total = self.builder.op("Add", "embeddings.norm.sum", total, other)
+                x = self.norm(normed, total, "embeddings.norm")
+            else:
+                x = self.skip_norm(normed, total, other, *norm)
+        return x if network.embedding_size is None else self.linear(result, x, "embeddings.projection")
 
-    def attention(self, name: str, x: str) -> str:
-        parts = [f"{name}.{part}" for part in ("query", "key", "value")]
-        matrices = [self.filled(self.weights[f"{part}.weight"]) for part in parts]  # each [heads, head size, hidden]
-        biases = [self.filled(self.weights[f"{part}.bias"]) for part in parts]  # each [heads, head size]
-        # [heads, 3, head size, hidden], so that the product's columns lie as the attention reads them
-        columns = np.stack(matrices, axis=1).reshape(-1, self.network.hidden_size).T
-        product = self.builder.op("MatMul", f"{name}.qkv.product", x, self.tensor(f"{name}.qkv.weight", columns))
-        context = self.builder.op(
+    def attention(self, layer: int, x: str) -> str:
+        name, weights = f"layer.{layer}", self.network.weights_of(layer)
+        context = self.turned_context(layer, x) if self.network.rotaries() else self.packed_context(layer, x)
+        matrix = f"{weights}.attention_output.weight"
+        if matrix not in self.builder:
+            rows = self.filled(self.weights[matrix].T)  # [heads, head size, hidden]
+            self.tensor(matrix, rows.reshape(-1, self.network.hidden_size))
+        y = self.builder.op("MatMul", f"{name}.attention_output.product", context, matrix)
+        return self.add_and_norm(f"{name}.attention_norm", x, y, weights, "attention_output", "attention_norm")
+
+    def packed_context(self, layer: int, x: str) -> str:
+        """Lay out attention of queries, keys and values that come of one product."""
+        name, weights = f"layer.{layer}", self.network.weights_of(layer)
+        parts = [f"{weights}.{part}" for part in ("query", "key", "value")]
+        if f"{weights}.qkv.weight" not in self.builder:
+            matrices = [self.filled(self.weights[f"{part}.weight"]) for part in parts]  # [heads, head size, hidden]
+            biases = [self.filled(self.weights[f"{part}.bias"]) for part in parts]  # each [heads, head size]
+            # [heads, 3, head size, hidden], so that the product's columns lie as the attention reads them
+            columns = np.stack(matrices, axis=1).reshape(-1, self.network.hidden_size).T
+            self.tensor(f"{weights}.qkv.weight", columns)
+            self.tensor(f"{weights}.qkv.bias", np.concatenate(biases).ravel())
+        product = self.builder.op("MatMul", f"{name}.qkv.product", x, f"{weights}.qkv.weight")
+        queries = self.builder.op("Reshape", f"{name}.qkv", product, "heads")  # [tokens, heads, 3, head size]
+        return self.packed_attention(f"{name}.context", queries, "", "", f"{weights}.qkv.bias")
+
+    def turned_context(self, layer: int, x: str) -> str:
+        """Lay out attention of queries and keys that are turned by their places."""
+        name, weights, reach = f"layer.{layer}", self.network.weights_of(layer), self.rotary_of(layer)
+        query, key, value = (
+            self.linear(f"{name}.{part}", x, f"{weights}.{part}") for part in ("query", "key", "value")
+        )
+        tables = (f"rotary.{reach}.cos", f"rotary.{reach}.sin")
+        turned = []
+        for part in (query, key):
+            rows = self.builder.op("Reshape", f"{part}.to_turn", part, "turned_rows")
+            by_place = self.builder.op(
+                "RotaryEmbedding", f"{part}.turned", rows, "rotary.position_ids", *tables, domain=MICROSOFT
+            )
+            turned.append(self.builder.op("Reshape", f"{part}.turned.rows", by_place, "hidden_rows"))
+        none = np.zeros(3 * self.network.hidden_size, np.float32)
+        return self.packed_attention(f"{name}.context", *turned, value, self.tensor("no_bias", none))
+
+    def packed_attention(self, name: str, *parts: str) -> str:
+        bias = [] if self.network.buckets is None else ["bias"]
+        return self.builder.op(
             "PackedMultiHeadAttention",
-            f"{name}.context",
-            self.builder.op("Reshape", f"{name}.qkv", product, "heads"),  # [tokens, heads, 3, head size]
-            *("", "", self.tensor(f"{name}.qkv.bias", np.concatenate(biases).ravel())),
-            *("token_offset", "cumulative_sequence_length"),
+            name,
+            *parts,
+            *OFFSETS,
+            *bias,
             domain=MICROSOFT,
             num_heads=self.network.heads,
             scale=self.network.head_size**-0.5,
         )  # [tokens, heads * head size]
-        rows = self.filled(self.weights[f"{name}.attention_output.weight"].T)  # [heads, head size, hidden]
-        matrix = self.tensor(f"{name}.attention_output.weight", rows.reshape(-1, self.network.hidden_size))
-        y = self.builder.op("MatMul", f"{name}.attention_output.product", context, matrix)
-        bias = self.weight(f"{name}.attention_output.bias")
-        return self.add_and_norm(f"{name}.attention_norm", x, y, bias, f"{name}.attention_norm")
 
     def filled(self, rows: Float32Array) -> Float32Array:
         """Part the first axis [heads * head size] into heads, each with rows of zeros up to the size in the graph."""
@@ -81,28 +156,50 @@ class CudaGraph(Graph):
         missing = self.head_size - self.network.head_size
         return np.pad(heads, [(0, 0), (0, missing), *[(0, 0)] * (rows.ndim - 1)])
 
-    def feed_forward(self, name: str, x: str, result: str) -> str:
-        inner = self.activation(f"{name}.activation", self.product(f"{name}.inner", x), f"{name}.inner.bias")
-        y = self.product(f"{name}.outer", inner)
-        return self.add_and_norm(f"{name}.output_norm", x, y, self.weight(f"{name}.outer.bias"), result)
+    def feed_forward(self, layer: int, x: str, result: str) -> str:
+        name, weights = f"layer.{layer}", self.network.weights_of(layer)
+        if self.network.gated:
+            gate = self.activation(f"{name}.gate.activation", *self.factors(layer, x, "gate"))
+            inner = self.builder.op("Mul", f"{name}.gated", gate, self.linear(f"{name}.inner", x, f"{weights}.inner"))
+        else:
+            inner = self.activation(f"{name}.activation", *self.factors(layer, x, "inner"))
+        y = self.product(f"{name}.outer", inner, f"{weights}.outer")
+        return self.add_and_norm(result, x, y, weights, "outer", "output_norm")
 
-    def activation(self, name: str, product: str, bias: str) -> str:
-        bias = self.weight(bias)
+    def factors(self, layer: int, x: str, part: str) -> list[str]:
+        """Give a product, and its bias if it has one, for an operator that adds it."""
+        weights = f"{self.network.weights_of(layer)}.{part}"
+        product = self.product(f"layer.{layer}.{part}", x, weights)
+        return [product, self.weight(f"{weights}.bias")] if f"{weights}.bias" in self.weights else [product]
+
+    def activation(self, name: str, product: str, *bias: str) -> str:
         match self.network.activation:
             case Activation.GELU:
-                return self.builder.op("BiasGelu", name, product, bias, domain=MICROSOFT)
+                return self.builder.op("BiasGelu" if bias else "Gelu", name, product, *bias, domain=MICROSOFT)
             case Activation.GELU_TANH:
-                return self.builder.op("FastGelu", name, product, bias, domain=MICROSOFT)
-            case Activation.RELU:
-                return self.builder.op("Relu", name, self.builder.op("Add", f"{name}.biased", product, bias))
+                return self.builder.op("FastGelu", name, product, *bias, domain=MICROSOFT)
+        if bias:
+            product = self.builder.op("Add", f"{name}.biased", product, *bias)
+        if self.network.activation is Activation.RELU:
+            return self.builder.op("Relu", name, product)
+        return self.builder.op("QuickGelu", name, product, domain=MICROSOFT, alpha=1.0)
 
-    def add_and_norm(self, name: str, x: str, y: str, bias: str, result: str) -> str:
-        return self.skip_norm(result, y, x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), bias)
+    def add_and_norm(self, result: str, x: str, y: str, weights: str, bias: str, norm: str) -> str:
+        parts = [self.weight(f"{weights}.{norm}.{part}") for part in ("weight", "bias")]
+        biases = [self.weight(f"{weights}.{bias}.bias")] if f"{weights}.{bias}.bias" in self.weights else []
+        return self.skip_norm(result, y, x, *parts, *biases)
 
     def skip_norm(self, result: str, *inputs: str) -> str:
         return self.builder.op(
             "SkipLayerNormalization", result, *inputs, domain=MICROSOFT, epsilon=self.network.epsilon
         )
+
+    def norm(self, name: str, x: str, weights: str) -> str:
+        parts = [self.weight(f"{weights}.{part}") for part in ("weight", "bias")]
+        return self.builder.op("LayerNormalization", name, x, *parts, epsilon=self.network.epsilon)
+
+    def layer_with_norms_before(self, layer: int, x: str, result: str) -> str:
+        raise NotImplementedError("refused when the graph is begun")
 
     def heads(self, x: str) -> None:
         super().heads(x)
@@ -127,3 +224,7 @@ class HalfCudaGraph(CudaGraph):
 
     def tensor(self, name: str, array: Float32Array) -> str:
         return self.builder.weight(name, array.astype(np.float16))
+
+    def exact_table(self, name: str, array: Float32Array) -> str:
+        exact = self.builder.weight(f"{name}.exact", array)  # rounded in the graph, where the verification sees it
+        return self.builder.op("Cast", name, exact, to=TensorProto.FLOAT16)

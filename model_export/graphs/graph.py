@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 
+import numpy as np
 from onnx import TensorProto
 
 from berth.types import Float32Array
 from model_export.builder import GraphBuilder
-from model_export.network import Network
+from model_export.graphs.positions import bias_by_distance, turns
+from model_export.network import Network, Reach
 from model_export.progress import layers_of
 from model_export.weights import Weights
 
@@ -29,10 +31,26 @@ class Graph(ABC):
         rows: list[int | str] = ["tokens", self.network.hidden_size]
         x = self.builder.output(self.embeddings("hidden_state_0"), rows, self.data_type)
         for layer in layers_of(self.network.layers, "writing"):
-            x = self.attention(f"layer.{layer}", x)
-            x = self.feed_forward(f"layer.{layer}", x, f"hidden_state_{layer + 1}")
+            last = layer + 1 == self.network.layers
+            result = f"hidden_state_{layer + 1}"
+            if self.network.pre_norm:
+                x = self.layer_with_norms_before(layer, x, f"layer.{layer}.output" if last else result)
+                x = self.norm(result, x, "final_norm") if last else x
+            else:
+                x = self.attention(layer, x)
+                x = self.feed_forward(layer, x, result)
             self.builder.output(x, rows, self.data_type)
         self.heads(x)
+
+    def used(self, name: str) -> bool:
+        """Say whether the network needs an input of a graph that serves all networks."""
+        network = self.network
+        needed = {
+            "token_type_ids": network.type_vocab_size > 1,
+            "position_ids": network.learned_positions or bool(network.rotaries()),
+            "first_tokens": self.weights.has_pooler,
+        }
+        return needed.get(name, True)
 
     @abstractmethod
     def inputs(self) -> None:
@@ -40,40 +58,93 @@ class Graph(ABC):
 
     @abstractmethod
     def embeddings(self, result: str) -> str:
-        """Sum the three embeddings of each token, and normalize."""
+        """Sum the embeddings of each token, normalize, and project where the tables are narrower."""
 
     @abstractmethod
-    def attention(self, name: str, x: str) -> str:
-        """Lay out a block of attention with its norm."""
+    def attention(self, layer: int, x: str) -> str:
+        """Lay out a block of attention with its norm behind it."""
 
     @abstractmethod
-    def feed_forward(self, name: str, x: str, result: str) -> str:
-        """Lay out a feed-forward block with its norm."""
+    def feed_forward(self, layer: int, x: str, result: str) -> str:
+        """Lay out a feed-forward block with its norm behind it."""
+
+    @abstractmethod
+    def layer_with_norms_before(self, layer: int, x: str, result: str) -> str:
+        """Lay out both blocks, their norms before them."""
+
+    @abstractmethod
+    def norm(self, name: str, x: str, weights: str) -> str:
+        """Lay out a norm."""
 
     def heads(self, x: str) -> None:
         """Lay out what is computed from the last layer: the pooler, if there is one."""
         if self.weights.has_pooler:
             first = self.builder.op("Gather", "pooler.first", x, "first_tokens")  # [sequences, hidden]
-            result = self.builder.op("Tanh", "pooler_output", self.linear("pooler", first))
+            result = self.builder.op("Tanh", "pooler_output", self.linear("pooler", first, "pooler"))
             self.builder.output(result, ["sequences", self.network.hidden_size], self.data_type)
 
-    def summed_embeddings(self) -> tuple[str, str]:
-        """Look up the three embeddings of each token; the sum of the first two, and the third."""
-        words, types, positions = (
+    def summed_embeddings(self) -> list[str]:
+        """Look up the embeddings of each token; gives the sum of all but one, and that one, where there are several."""
+        tables = {"word": "input_ids"}
+        if self.network.type_vocab_size > 1:
+            tables["type"] = "token_type_ids"
+        if self.network.learned_positions:
+            tables["position"] = self.positions()
+        parts = [
             self.builder.op("Gather", f"embeddings.{table}", self.weight(f"embeddings.{table}.weight"), ids)
-            for table, ids in (("word", "input_ids"), ("type", "token_type_ids"), ("position", "position_ids"))
-        )
-        return self.builder.op("Add", "embeddings.words_and_types", words, types), positions
+            for table, ids in tables.items()
+        ]
+        for table, rows in (("type", self.network.type_vocab_size == 1), ("task", self.network.task_types)):
+            if rows:  # of which every token gets the first
+                parts.append(self.tensor(f"embeddings.{table}.first", self.weights[f"embeddings.{table}.weight"][0]))
+        total, *others = parts
+        for place, other in enumerate(others[:-1]):
+            total = self.builder.op("Add", f"embeddings.sum.{place}", total, other)
+        return [total, *others[-1:]]
 
-    def linear(self, name: str, x: str) -> str:
-        return self.builder.op("Add", name, self.product(name, x), self.weight(f"{name}.bias"))
+    def positions(self) -> str:
+        """Give each token's row of the table of positions."""
+        if not self.network.first_position:
+            return "position_ids"
+        first = self.builder.constant("first_position", self.network.first_position, np.int32)
+        return self.builder.op("Add", "position_rows", "position_ids", first)
 
-    def product(self, name: str, x: str) -> str:
-        matrix = self.tensor(f"{name}.weight", self.weights[f"{name}.weight"].T)  # [inputs, outputs]
+    def turning(self) -> None:
+        """Write the cosines and sines of rotary positions, and each token's place as the operator takes it."""
+        for reach, rotary in self.network.rotaries().items():
+            for name, table in turns(rotary, self.network.head_size, self.network.max_tokens).items():
+                self.exact_table(f"rotary.{reach}.{name}", table)
+        if self.network.rotaries():
+            self.builder.integers("rotary.axis", [1])
+            places = self.builder.op("Cast", "rotary.places", "position_ids", to=TensorProto.INT64)
+            self.builder.op("Unsqueeze", "rotary.position_ids", places, "rotary.axis")  # [tokens, 1]
+
+    def rotary_of(self, layer: int) -> Reach | None:
+        """Say which cosines and sines a layer turns its queries and keys by, if any."""
+        reach = self.network.reach_of(layer)
+        return reach if reach in self.network.rotaries() else None
+
+    def distances(self) -> Float32Array:
+        """Give the bias of each distance, [heads, 2 x the most tokens - 1], the most negative first."""
+        assert self.network.buckets is not None, "asked for where there are buckets"
+        return bias_by_distance(self.network.buckets, self.weights["buckets.weight"], self.network.max_tokens)
+
+    def linear(self, name: str, x: str, weights: str) -> str:
+        product = self.product(name, x, weights)
+        if f"{weights}.bias" not in self.weights:
+            return product
+        return self.builder.op("Add", name, product, self.weight(f"{weights}.bias"))
+
+    def product(self, name: str, x: str, weights: str) -> str:
+        matrix = self.tensor(f"{weights}.weight", self.weights[f"{weights}.weight"].T)  # [inputs, outputs]
         return self.builder.op("MatMul", f"{name}.product", x, matrix)
 
     def weight(self, name: str) -> str:
-        return self.tensor(name, self.weights[name])
+        return name if name in self.builder else self.tensor(name, self.weights[name])
+
+    def exact_table(self, name: str, array: Float32Array) -> str:
+        """Write numbers that are no weights, in the type in which they are computed with."""
+        return self.tensor(name, array)
 
     def tensor(self, name: str, array: Float32Array) -> str:
         return self.builder.weight(name, array)

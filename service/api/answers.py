@@ -139,6 +139,7 @@ class InfoAnswer(BaseModel):
     width: int
     layers: int
     precision: str
+    weight_bits: int | None
 
 
 class TeiToken(Answer):

@@ -123,7 +123,7 @@ def _served(settings: Settings, artifact: Artifact) -> ServedModel:
     pooling = Pooling(settings.encode_pooling)
     fields = Feature(pooling, None if pooling is Pooling.POOLER else settings.encode_layers)
     feature = fields.resolve(manifest, place="encode_")
-    check_precision(settings.precision, manifest)
+    check_precision(settings.precision, manifest, settings.int8_weights)
     name = settings.served_model_name or manifest.source.id
     return ServedModel(name, artifact, feature, gpus_for(settings.device, manifest))
 

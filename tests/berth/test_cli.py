@@ -160,7 +160,8 @@ def test_interrupt_ends_the_command(
         (["--device", "cuda:1"], ExportTarget("cuda", "fp16")),
         (["--device", "cuda", "--precision", "fp32"], ExportTarget("cuda", "fp32")),
         (["--device", "cpu"], ExportTarget("cpu", "fp32")),
-        (["--precision", "int8"], ExportTarget("cpu", "int8")),
+        (["--precision", "int8", "--int8-weights", "8"], ExportTarget("cpu", "int8", 8)),
+        (["--precision", "int8", "--int8-weights", "7"], ExportTarget("cpu", "int8", 7)),
     ],
     ids=str,
 )
@@ -174,7 +175,7 @@ def test_export_is_for_the_device(
 ) -> None:
     monkeypatch.setattr(berth.placement, "require_gpus", lambda _: Driver((13, 0), ("NVIDIA H200",) * 2))
     assert main(["serve", "--model", "some/model", "--cache-dir", str(tmp_path), *flags]) == 0
-    place = tmp_path / "some" / "model" / f"{export_target.target}-{export_target.precision}"
+    place = tmp_path / "some" / "model" / str(export_target)
     assert exports == [("some/model", place, export_target)]
     assert [call.model for call in served] == [str(place)]
 
@@ -184,6 +185,7 @@ def test_export_is_for_the_device(
     [
         (["--device", "cuda", "--precision", "int8"], "int8 is for the CPU"),
         (["--device", "cpu", "--precision", "fp16"], "fp16 is for a GPU"),
+        (["--device", "cpu", "--int8-weights", "7"], "--int8-weights 7: is for --precision int8"),
     ],
 )
 def test_impossible_device_ends_before_the_export(

@@ -71,9 +71,13 @@ def test_a_checkpoints_folder_is_exported_once(
 
 
 def test_each_target_has_an_export_of_its_own(tiny_checkpoint: Path, tmp_path: Path, commands: list[list[str]]) -> None:
-    folders = [find_artifact(str(tiny_checkpoint), target, tmp_path) for target in (CPU, ExportTarget("cpu", "int8"))]
-    assert [read_artifact(folder).manifest.precision for folder in folders] == ["fp32", "int8"]
-    assert len(commands) == 2
+    targets = CPU, ExportTarget("cpu", "int8", 8), ExportTarget("cpu", "int8", 7)
+    folders = [find_artifact(str(tiny_checkpoint), target, tmp_path) for target in targets]
+    manifests = [read_artifact(folder).manifest for folder in folders]
+    assert [manifest.precision for manifest in manifests] == ["fp32", "int8", "int8"]
+    assert [manifest.weight_bits for manifest in manifests] == [None, 8, 7]
+    assert [folder.name for folder in folders] == ["cpu-fp32", "cpu-int8", "cpu-int8w7"]
+    assert len(commands) == 3
 
 
 def test_what_another_version_left_in_the_cache_is_exported_again(
@@ -251,6 +255,24 @@ def test_a_checkpoint_has_one_place_however_it_is_spelled(checkpoint: Path, monk
     monkeypatch.chdir(checkpoint.parent)
     monkeypatch.setenv("HOME", str(checkpoint.parent))
     assert [artifact_folder(name, CPU, cache) for name in ("tug", "./tug", "~/tug")] == [place] * 3
+
+
+@pytest.mark.parametrize("place", ["", "snapshots/0123"], ids=["the model", "a snapshot"])
+def test_a_folder_of_the_hubs_cache_has_the_models_place(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "models--owner--name"
+    for file, content in {"refs/main": "0123", "snapshots/0123/config.json": "{}", "blobs/ab": "a"}.items():
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).write_text(content)
+    link = folder / "snapshots" / "0123" / "vocab.txt"
+    link.symlink_to("../../blobs/ab")
+    found = artifact_folder(str(folder / place), CPU, tmp_path / "cache")
+    assert re.fullmatch(r"owner/name-[0-9a-f]{12}/cpu-fp32", found.relative_to(tmp_path / "cache").as_posix())
+    (folder / "blobs" / "ab").write_text("another")
+    assert artifact_folder(str(folder / place), CPU, tmp_path / "cache") != found
+    (folder / "snapshots" / "0123").rename(folder / "snapshots" / "4567")
+    (folder / "snapshots" / "89ab").mkdir()
+    with pytest.raises(ModelNotFoundError, match="2 snapshots, and refs/main names none of them"):
+        artifact_folder(str(folder), CPU, tmp_path / "cache")
 
 
 def test_what_no_export_reads_changes_no_place(checkpoint: Path, tiny_artifact: Path) -> None:

@@ -7,12 +7,23 @@ from typing import Any
 import pytest
 
 import berth.placement
-from berth.artifact import Artifact, Manifest, Precision, Target
+from berth.artifact import Artifact, Manifest, Precision, Target, WeightBits
 from berth.backends.cuda.devices import Driver
 from berth.errors import DeviceError
 from berth.placement import ExportTarget, check_precision, choose, gpus_for, indices
 
 DRIVER = Driver((13, 0), ("NVIDIA H200", "NVIDIA L4"))
+
+
+@pytest.fixture(autouse=True)
+def _vnni(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a processor with VNNI."""
+    monkeypatch.setattr(berth.placement, "weight_bits_here", lambda: (8, "this processor has VNNI"))
+
+
+@pytest.fixture
+def no_vnni(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(berth.placement, "weight_bits_here", lambda: (7, "this processor has no VNNI"))
 
 
 @pytest.fixture
@@ -91,6 +102,53 @@ def test_auto_says_what_it_chose_and_why(caplog: pytest.LogCaptureFixture) -> No
     caplog.set_level(logging.INFO)
     choose("auto", None)
     assert caplog.messages == ["--device auto chooses cpu: there is no NVIDIA driver on this machine"]
+
+
+@pytest.mark.usefixtures("no_gpu", "no_vnni")
+def test_the_processor_chooses_the_bits_of_int8s_weights(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert choose("cpu", "int8") == ExportTarget("cpu", "int8", 7)
+    assert choose("auto", "int8") == ExportTarget("cpu", "int8", 7)
+    assert caplog.messages[0] == "int8: weights in 7 bits: this processor has no VNNI"
+
+
+@pytest.mark.usefixtures("no_vnni")
+def test_in_another_precision_no_bits_are_chosen(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert choose("cpu", "fp32") == ExportTarget("cpu", "fp32")
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+def test_bits_that_are_asked_for_are_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, bits: WeightBits
+) -> None:
+    monkeypatch.setattr(berth.placement, "weight_bits_here", None)
+    caplog.set_level(logging.INFO)
+    assert choose("cpu", "int8", bits) == ExportTarget("cpu", "int8", bits)
+    assert not caplog.messages
+
+
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize(
+    ("device", "precision", "given"),
+    [("cpu", None, "fp32"), ("cpu", "fp32", "fp32"), ("auto", None, "fp16"), ("cuda", "fp32", "fp32")],
+)
+def test_bits_for_another_precision_are_refused(device: str, precision: Precision | None, given: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        choose(device, precision, 7)
+    assert str(caught.value) == f"--int8-weights 7: is for --precision int8, and the precision is {given}"
+
+
+@pytest.mark.parametrize("bits", [6, 0, "7"])
+def test_what_are_no_bits_is_refused(bits: Any) -> None:
+    with pytest.raises(DeviceError, match=f"--int8-weights {bits}: must be one of 7, 8"):
+        choose("cpu", "int8", bits)
+
+
+def test_each_kind_of_weights_has_a_place_of_its_own() -> None:
+    targets = ExportTarget("cpu", "int8", 8), ExportTarget("cpu", "int8", 7), ExportTarget("cpu", "fp32", 7)
+    assert [str(target) for target in targets] == ["cpu-int8", "cpu-int8w7", "cpu-fp32"]
 
 
 @pytest.mark.usefixtures("asked")
@@ -174,3 +232,28 @@ def test_artifact_in_the_precision_that_was_asked_for(
     artifact: Artifact, target: Target, asked_for: Precision | None, given: Precision
 ) -> None:
     check_precision(asked_for, artifact.manifest.model_copy(update={"target": target, "precision": given}))
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "precision", "bits", "is_in"),
+    [
+        (7, "int8", 8, "int8 with weights in 8 bits"),
+        (8, "int8", 7, "int8 with weights in 7 bits"),
+        (8, "fp32", None, "fp32"),
+    ],
+)
+def test_artifact_of_other_weights_than_were_asked_for_is_refused(
+    artifact: Artifact, asked_for: WeightBits, precision: Precision, bits: WeightBits | None, is_in: str
+) -> None:
+    manifest = artifact.manifest.model_copy(update={"precision": precision, "weight_bits": bits})
+    with pytest.raises(DeviceError) as caught:
+        check_precision(None, manifest, asked_for)
+    cure = f"export the model in int8 with --int8-weights {asked_for}"
+    assert str(caught.value) == f"--int8-weights {asked_for}: the artifact is in {is_in}; {cure}"
+
+
+@pytest.mark.parametrize(("asked_for", "bits"), [(None, 7), (None, 8), (7, 7), (8, 8)])
+def test_artifact_of_either_weights_is_taken(
+    artifact: Artifact, asked_for: WeightBits | None, bits: WeightBits
+) -> None:
+    check_precision("int8", artifact.manifest.model_copy(update={"precision": "int8", "weight_bits": bits}), asked_for)

@@ -11,6 +11,8 @@ OF_THE_IMAGE = {"host", "port", "cache_dir"}
 """Set in the Dockerfile; what is published instead of the port is BERTH_PORT's."""
 OF_THE_GPU = {"device", "precision", "gpu_memory_limit"}
 """Handed on by deploy/compose.cuda.yml."""
+OF_THE_BUILD = {"int8_weights"}
+"""The model in the image has them, as INT8_WEIGHTS says."""
 WITH_MORE = {"api_keys_file", "metrics_port", "tracing"}
 """They want a volume, a port or packages besides."""
 BOUND = {"shutdown_grace", "shutdown_timeout"}
@@ -20,4 +22,4 @@ BOUND = {"shutdown_grace", "shutdown_timeout"}
 def test_settings_are_handed_on() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
     given = {name.removeprefix("BERTH_").lower() for name in services["berth"]["environment"] if name != "HF_TOKEN"}
-    assert given == Settings.model_fields.keys() - OF_THE_IMAGE - OF_THE_GPU - WITH_MORE - BOUND
+    assert given == Settings.model_fields.keys() - OF_THE_IMAGE - OF_THE_GPU - OF_THE_BUILD - WITH_MORE - BOUND

@@ -14,6 +14,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from berth.artifact import WeightBits
+from berth.encoder import Encoder
+from berth.models import DEFAULT_MODEL
+from model_export.export import export
+
 STS_BENCHMARK = Path(__file__).parents[1] / "data" / "stsbenchmark-test.tsv.gz"
 
 Floats = NDArray[np.float64]
@@ -124,14 +129,53 @@ def test_vectors_are_sentence_transformers(http: httpx.Client, sentence_transfor
     np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-6)
 
 
-def test_sts_benchmark_gives_the_published_figure(http: httpx.Client) -> None:
+@pytest.fixture(scope="module")
+def pairs_of_sentences() -> list[dict[str, str]]:
+    """Give the rows of the STS benchmark's test."""
     with gzip.open(STS_BENCHMARK, "rt", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     assert len(rows) == 1379
+    return rows
+
+
+def spearman_of(cosines: Any, rows: list[dict[str, str]]) -> float:
+    """Compare cosines with what people said, times 100."""
+    return float(100 * spearmanr(cosines, [float(row["score"]) for row in rows]).statistic)
+
+
+def test_sts_benchmark_gives_the_published_figure(http: httpx.Client, pairs_of_sentences: list[dict[str, str]]) -> None:
+    rows = pairs_of_sentences
     cosines: list[float] = []
     for part in (rows[:700], rows[700:]):
         pairs = {"source": [row["sentence1"] for row in part], "target": [row["sentence2"] for row in part]}
         answer = http.post("/v1/similarity", json={**pairs, "pairwise": True, "metric": "cosine"})
         cosines += answer.json()["scores"]
-    spearman = 100 * spearmanr(cosines, [float(row["score"]) for row in rows]).statistic
+    spearman = spearman_of(cosines, rows)
     assert abs(spearman - 82.03) <= 0.02, spearman
+
+
+@pytest.fixture(scope="module")
+def exact_vectors(minilm: Path, pairs_of_sentences: list[dict[str, str]]) -> Floats:
+    """Give the pairs' vectors in fp32: [2, pairs, 384], of length one."""
+    return vectors_of(minilm, pairs_of_sentences)
+
+
+def vectors_of(artifact: Path, rows: list[dict[str, str]]) -> Floats:
+    with Encoder(artifact, device="cpu", threads=1) as encoder:
+        sides = [encoder.encode([row[name] for row in rows]) for name in ("sentence1", "sentence2")]
+    return np.stack(sides).astype(np.float64)
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+def test_int8_is_near_fp32(
+    tmp_path: Path, exact_vectors: Floats, pairs_of_sentences: list[dict[str, str]], bits: WeightBits
+) -> None:
+    artifact = export(DEFAULT_MODEL, tmp_path / "artifact", precision="int8", int8_weights=bits).folder
+    rounded = vectors_of(artifact, pairs_of_sentences)
+    cosines = (rounded * exact_vectors).sum(axis=-1)
+    spearman, exact = (
+        spearman_of(vectors.prod(axis=0).sum(axis=-1), pairs_of_sentences) for vectors in (rounded, exact_vectors)
+    )
+    assert cosines.mean() >= 0.995, cosines.mean()
+    assert cosines.min() >= 0.97, cosines.min()
+    assert abs(spearman - exact) <= 0.3, spearman

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from berth.artifact import EXACT_PRODUCTS, GRAPH, SLOW_FUSIONS, Precision, Target, read_manifest
-from berth.backends.cpu.packing import pack
+from berth.artifact import EXACT_PRODUCTS, GRAPH, SLOW_FUSIONS, Precision, Target, WeightBits, read_manifest
+from berth.backends.cpu.packing import Layout, pack
 from berth.models import DEFAULT_MODEL
 from berth.types import Encoding, Float32Array
 from model_export.errors import ExportError
@@ -47,8 +47,9 @@ def run_graph() -> RunGraph:
             )
         session = sessions[artifact]
         names = [output.name for output in session.get_outputs()]
-        [heads] = [value.shape[1] for value in session.get_inputs() if value.name == "attention_rows"]
-        return dict(zip(names, session.run(names, pack(encodings, heads)), strict=True))
+        feeds = pack(encodings, Layout.of(read_manifest(artifact)))
+        needed = {value.name: feeds[value.name] for value in session.get_inputs()}
+        return dict(zip(names, session.run(names, needed), strict=True))
 
     return run
 
@@ -128,10 +129,16 @@ def draw() -> Draw:
 def refused(tmp_path: Path) -> Refused:
     """Give a function that exports, expects one line with a text in it, and nothing left behind."""
 
-    def check(checkpoint: Path | str, message: str, precision: Precision | None = None, target: Target = "cpu") -> None:
+    def check(
+        checkpoint: Path | str,
+        message: str,
+        precision: Precision | None = None,
+        target: Target = "cpu",
+        int8_weights: WeightBits | None = None,
+    ) -> None:
         parent = tmp_path / "artifacts"
         with pytest.raises(ExportError) as caught:
-            export(str(checkpoint), parent / "refused", target, precision)
+            export(str(checkpoint), parent / "refused", target, precision, int8_weights)
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
         assert not parent.exists() or not list(parent.iterdir())
@@ -147,14 +154,30 @@ def tiny_copy(tmp_path: Path, tiny_checkpoint: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_int8(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
-    """Give the tiny checkpoint, exported in int8."""
-    return export(str(tiny_checkpoint), tmp_path_factory.mktemp("artifact") / "tiny-int8", precision="int8").folder
+    """Give the tiny checkpoint, exported in int8 with weights in 8 bits."""
+    folder = tmp_path_factory.mktemp("artifact") / "tiny-int8"
+    return export(str(tiny_checkpoint), folder, precision="int8", int8_weights=8).folder
+
+
+@pytest.fixture(scope="session")
+def tiny_int8_w7(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """Give the tiny checkpoint, exported in int8 with weights in 7 bits."""
+    folder = tmp_path_factory.mktemp("artifact") / "tiny-int8-w7"
+    return export(str(tiny_checkpoint), folder, precision="int8", int8_weights=7).folder
 
 
 @pytest.fixture(scope="session")
 def minilm_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the default model, exported in int8."""
-    return export(DEFAULT_MODEL, tmp_path_factory.mktemp("artifact") / "minilm-int8", precision="int8").folder
+    """Give the default model, exported in int8 with weights in 8 bits."""
+    folder = tmp_path_factory.mktemp("artifact") / "minilm-int8"
+    return export(DEFAULT_MODEL, folder, precision="int8", int8_weights=8).folder
+
+
+@pytest.fixture(scope="session")
+def minilm_int8_w7(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the default model, exported in int8 with weights in 7 bits."""
+    folder = tmp_path_factory.mktemp("artifact") / "minilm-int8-w7"
+    return export(DEFAULT_MODEL, folder, precision="int8", int8_weights=7).folder
 
 
 @pytest.fixture(scope="session")
@@ -171,6 +194,7 @@ def compute_graph() -> RunGraph:
     def compute(artifact: Path, encodings: Sequence[Encoding]) -> Outputs:
         if artifact not in evaluations:
             evaluations[artifact] = Evaluation(artifact)
-        return evaluations[artifact](pack_cuda(encodings, read_manifest(artifact).has_pooler))
+        evaluation = evaluations[artifact]
+        return evaluation(pack_cuda(encodings, evaluation.inputs, read_manifest(artifact).padding_id))
 
     return compute

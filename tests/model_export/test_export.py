@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from berth import __version__
-from berth.artifact import GOLDEN_VECTORS, GRAPH, TOKENIZER, WEIGHTS, read_artifact
+from berth.artifact import GOLDEN_VECTORS, GRAPH, TOKENIZER, WEIGHTS, Precision, Target, WeightBits, read_artifact
 from berth.models import DEFAULT_MODEL
 from berth.types import Encoding, Float32Array, Metric, Pooling
+from model_export import export as export_module
 from model_export.checkpoint import DEFAULT_SHA256
 from model_export.errors import ExportError
 from model_export.export import export
@@ -39,13 +40,49 @@ def test_the_manifest_of_the_default_model(minilm: Path) -> None:
     assert manifest.verification["min_cosine"] > 1 - 1e-9
 
 
-def test_the_manifest_of_the_default_model_in_int8(minilm: Path, minilm_int8: Path) -> None:
-    manifest = read_artifact(minilm_int8).manifest
+@pytest.mark.parametrize(("name", "bits"), [("minilm_int8", 8), ("minilm_int8_w7", 7)])
+def test_the_manifest_of_the_default_model_in_int8(
+    request: pytest.FixtureRequest, minilm: Path, name: str, bits: int
+) -> None:
+    folder = request.getfixturevalue(name)
+    manifest = read_artifact(folder).manifest
     assert (manifest.target, manifest.precision, manifest.probe_layer) == ("cpu", "int8", 1)
-    assert manifest.verification["min_cosine"] > 0.97
+    assert manifest.weight_bits == bits
+    assert manifest.verification["min_cosine"] > (0.97 if bits == 8 else 0.95)
     assert manifest.verification["max_relative_difference"] < 0.4
     assert manifest.verification["median_rounded_difference"] < 1e-6
-    assert (minilm_int8 / WEIGHTS).stat().st_size < (minilm / WEIGHTS).stat().st_size - 30e6
+    assert (folder / WEIGHTS).stat().st_size < (minilm / WEIGHTS).stat().st_size - 30e6
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+def test_the_processor_chooses_the_bits_of_int8s_weights(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: WeightBits
+) -> None:
+    monkeypatch.setattr(export_module, "weight_bits_here", lambda: (bits, "so it is"))
+    summary = export(str(tiny_checkpoint), tmp_path / "out", precision="int8")
+    assert (summary.manifest.weight_bits, summary.bits_reason) == (bits, "so it is")
+
+
+def test_bits_that_were_asked_for_are_written_on_any_processor(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_module, "weight_bits_here", None)
+    summary = export(str(tiny_checkpoint), tmp_path / "out", precision="int8", int8_weights=7)
+    assert (summary.manifest.weight_bits, summary.bits_reason) == (7, None)
+
+
+def test_an_artifact_of_another_precision_has_no_bits(tiny_artifact: Path) -> None:
+    assert read_artifact(tiny_artifact).manifest.weight_bits is None
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "given"), [("cpu", None, "fp32"), ("cpu", "fp32", "fp32"), ("cuda", None, "fp16")]
+)
+def test_bits_are_for_int8_alone(
+    tiny_checkpoint: Path, refused: Callable[..., None], target: Target, precision: Precision | None, given: str
+) -> None:
+    message = f"--int8-weights 7 is for precision int8, and the precision is {given}"
+    refused(tiny_checkpoint, message, precision, target, 7)
 
 
 @pytest.mark.parametrize("artifact", ["minilm", "tiny_artifact"])

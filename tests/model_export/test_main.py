@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +31,33 @@ def test_outcome_is_json_where_that_is_asked_for(
     assert json.loads(shown.out).keys() == {"summary"}
     assert "3 layers of 60" in json.loads(shown.out)["summary"]
     assert not shown.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [(["--int8-weights", "8"], "  weights in 8 bits"), ([], "  weights in 7 bits: this processor has no VNNI")],
+    ids=["asked for", "chosen"],
+)
+def test_bits_of_int8s_weights_are_said_and_why(
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    line: str,
+) -> None:
+    monkeypatch.setattr(export_module, "weight_bits_here", lambda: (7, "this processor has no VNNI"))
+    assert main([str(tiny_checkpoint), str(tmp_path / "out"), "--precision", "int8", *flags]) == 0
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_bits_in_another_precision_are_one_line(
+    tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tiny_checkpoint), str(tmp_path / "out"), "--int8-weights", "7"]) == 1
+    line = "error: --int8-weights 7 is for precision int8, and the precision is fp32\n"
+    assert capsys.readouterr().err == line
+    assert not list(tmp_path.iterdir())
 
 
 def test_heads_are_named(tmp_path: Path, tiny_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,20 +97,29 @@ def test_what_the_system_refuses_is_one_line(
 def test_what_cannot_be_read_is_one_line(
     tmp_path: Path, tiny_copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_text = Path.read_text
+    is_file = Path.is_file
 
-    def denied(path: Path, **options: Any) -> str:
+    def denied(path: Path) -> bool:
         if path.name == "vocab.txt":
             raise PermissionError(13, "Permission denied", str(path))  # root, as in a container, may read everything
-        return read_text(path, **options)
+        return is_file(path)
 
-    monkeypatch.setattr(Path, "read_text", denied)
+    monkeypatch.setattr(Path, "is_file", denied)
     assert main([str(tiny_copy), str(tmp_path / "out")]) == 1
     line = f"error: {tiny_copy} cannot be read: [Errno 13] Permission denied: '{tiny_copy}/vocab.txt'\n"
     assert capsys.readouterr().err == line
 
 
-@pytest.mark.parametrize("arguments", [[], ["a"], ["a", "b", "--target", "tpu"], ["a", "b", "--precision", "fp8"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["a"],
+        ["a", "b", "--target", "tpu"],
+        ["a", "b", "--precision", "fp8"],
+        ["a", "b", "--precision", "int8", "--int8-weights", "6"],
+    ],
+)
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

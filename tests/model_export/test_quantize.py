@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from berth.artifact import WeightBits
 from berth.types import Float32Array
-from model_export.quantize import CODES, CODINGS, RECTIFIED, WEIGHT_RANGE, Coding, quantize_columns
+from model_export.quantize import CODES, CODINGS, LARGEST_CODES, RECTIFIED, Coding, quantize_columns
 
 matrices = arrays(
     np.float32,
@@ -16,14 +17,15 @@ matrices = arrays(
 )
 
 
+@pytest.mark.parametrize("bits", [7, 8])
 @settings(deadline=None)
-@given(matrices)
-def test_no_weight_is_off_by_more_than_half_a_step(matrix: Float32Array) -> None:
-    codes, scales = quantize_columns(matrix)
+@given(matrix=matrices)
+def test_no_weight_is_off_by_more_than_half_a_step(matrix: Float32Array, bits: WeightBits) -> None:
+    codes, scales = quantize_columns(matrix, bits)
     assert codes.dtype == np.int8
     assert scales.dtype == np.float32
     assert scales.shape == (matrix.shape[1],)
-    assert np.abs(codes.astype(int)).max() <= WEIGHT_RANGE
+    assert np.abs(codes.astype(int)).max() <= LARGEST_CODES[bits] < 2 ** (bits - 1)
     off = np.abs(codes * scales.astype(np.float64) - matrix)
     assert (off <= scales * 0.5001 + 1e-35).all()
 
@@ -39,9 +41,22 @@ def test_codes_do_not_depend_on_the_size_of_a_column(matrix: Float32Array, power
     np.testing.assert_array_equal(scales[used] * np.float32(2.0**power), larger_scales[used])
 
 
-def test_the_largest_of_each_column_has_the_largest_code() -> None:
-    codes, _ = quantize_columns(np.array([[1, -5], [-2, 1], [0, 0]], dtype=np.float32))
-    assert codes.tolist() == [[64, -127], [-127, 25], [0, 0]]
+@pytest.mark.parametrize(
+    ("bits", "expected"), [(8, [[95, -127], [-127, 25], [0, 0]]), (7, [[47, -63], [-63, 13], [0, 0]])]
+)
+def test_the_largest_of_each_column_has_the_largest_code(bits: WeightBits, expected: list[list[int]]) -> None:
+    codes, _ = quantize_columns(np.array([[3, -5], [-4, 1], [0, 0]], dtype=np.float32), bits)
+    assert codes.tolist() == expected
+
+
+def test_weights_have_8_bits_by_default() -> None:
+    matrix = np.array([[1, -5], [-2, 1]], dtype=np.float32)
+    np.testing.assert_array_equal(quantize_columns(matrix)[0], quantize_columns(matrix, 8)[0])
+
+
+@pytest.mark.parametrize(("bits", "held"), [(7, True), (8, False)])
+def test_two_products_of_7_bits_are_held_by_16(bits: WeightBits, held: bool) -> None:
+    assert (2 * CODES * LARGEST_CODES[bits] < 2**15) is held
 
 
 def test_a_column_of_zeros() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from berth.types import Encoding
 from model_export.checkpoint import find_checkpoint
-from model_export.families import FAMILIES
+from model_export.families.bert import BERT
 from model_export.reference import forward
 from model_export.tensors import open_tensors
 from model_export.weights import match_weights
@@ -16,7 +16,7 @@ def test_without_a_pooler(
 ) -> None:
     change_weights(tiny_copy, lambda stored: [stored.pop(f"pooler.dense.{part}") for part in ("weight", "bias")])
     checkpoint = find_checkpoint(str(tiny_copy))
-    network = FAMILIES["bert"].network(checkpoint.object("config.json"))
-    [states] = forward(network, match_weights(network, FAMILIES["bert"], open_tensors(checkpoint)), draw([3]))
+    network = BERT.network(checkpoint.object("config.json"))
+    [states] = forward(network, match_weights(network, BERT, open_tensors(checkpoint)), draw([3]))
     assert states.pooler is None
     assert [rows.shape for rows in states.hidden] == [(3, 60)] * 4

@@ -11,7 +11,7 @@ from transformers import BertModel
 
 from berth.types import Encoding
 from model_export.checkpoint import find_checkpoint
-from model_export.families import FAMILIES
+from model_export.families.bert import BERT
 from model_export.reference import States, forward
 from model_export.tensors import open_tensors
 from model_export.weights import match_weights
@@ -21,8 +21,8 @@ Draw = Callable[..., list[Encoding]]
 
 def _forward(folder: Path, encodings: list[Encoding]) -> list[States]:
     checkpoint = find_checkpoint(str(folder))
-    network = FAMILIES["bert"].network(checkpoint.object("config.json"))
-    return forward(network, match_weights(network, FAMILIES["bert"], open_tensors(checkpoint)), encodings)
+    network = BERT.network(checkpoint.object("config.json"))
+    return forward(network, match_weights(network, BERT, open_tensors(checkpoint)), encodings)
 
 
 @pytest.mark.parametrize("config", [{}, {"hidden_act": "gelu_new"}, {"hidden_act": "relu"}, {"layer_norm_eps": 0.1}])

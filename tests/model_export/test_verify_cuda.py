@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from berth.artifact import GRAPH, WEIGHTS, Precision, Target, read_artifact
+from berth.artifact import GRAPH, WEIGHTS, Precision, read_artifact
 from model_export import export as export_module
 from model_export import verify_cuda
 from model_export.__main__ import main
@@ -106,10 +106,10 @@ def test_a_wrong_structure_is_refused(
 def test_swapped_parts_of_the_packed_product_are_refused(
     tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch, precision: Precision
 ) -> None:
-    def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
+    def write(network: Network, weights: Weights, *rest: Any) -> None:
         query, key = "layer.0.query.bias", "layer.0.value.bias"
-        names = weights.names | {query: weights.names[key], key: weights.names[query]}
-        write_graph(network, replace(weights, names=names), folder, target, precision)
+        sources = weights.sources | {query: weights.sources[key], key: weights.sources[query]}
+        write_graph(network, replace(weights, sources=sources), *rest)
 
     monkeypatch.setattr(export_module, "write_graph", write)
     refused(tiny_checkpoint, "hidden_state_1 of the graph is off the float64 forward pass by ", precision, "cuda")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from model_export.checkpoint import find_checkpoint
-from model_export.families import FAMILIES
+from model_export.families.bert import BERT
 from model_export.tensors import open_tensors
 from model_export.weights import Weights, match_weights
 
@@ -32,8 +32,8 @@ def _rename(folder: Path, new: Callable[[str], str]) -> None:
 
 def _match(folder: Path) -> Weights:
     checkpoint = find_checkpoint(str(folder))
-    network = FAMILIES["bert"].network(checkpoint.object("config.json"))
-    return match_weights(network, FAMILIES["bert"], open_tensors(checkpoint))
+    network = BERT.network(checkpoint.object("config.json"))
+    return match_weights(network, BERT, open_tensors(checkpoint))
 
 
 def _old_name(name: str) -> str:
@@ -44,9 +44,9 @@ def _old_name(name: str) -> str:
 def test_names_of_other_times_and_places(tiny_checkpoint: Path, tiny_copy: Path, new: Callable[[str], str]) -> None:
     _rename(tiny_copy, new)
     expected, actual = _match(tiny_checkpoint), _match(tiny_copy)
-    assert expected.names.keys() == actual.names.keys()
+    assert expected.sources.keys() == actual.sources.keys()
     assert actual.has_pooler
-    for name in expected.names:
+    for name in expected.sources:
         np.testing.assert_array_equal(actual[name], expected[name])
 
 
@@ -91,4 +91,4 @@ def test_a_tensor_of_integers_is_refused(tiny_copy: Path, refused: Refused) -> N
 
 def test_a_weight_that_is_no_number_is_refused(tiny_copy: Path, refused: Refused) -> None:
     _change(tiny_copy, lambda stored: stored[f"{QUERY}.bias"].fill(np.nan))
-    refused(tiny_copy, "hidden_state_2 of the graph is off the float64 forward pass by nan")
+    refused(tiny_copy, f"tensor {QUERY}.bias holds a number that is not finite")

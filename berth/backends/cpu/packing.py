@@ -7,24 +7,38 @@ texts. A text alone needs no padding, and neither gather.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from berth.types import Encoding
+from berth.artifact import Manifest
+from berth.backends.positions import places_without_padding
+from berth.types import Encoding, Int32Array
 
 INPUTS: dict[str, list[str]] = {
     "input_ids": ["tokens"],
     "token_type_ids": ["tokens"],
-    "position_ids": ["tokens"],  # each token's place in its own text, from 0
+    "position_ids": ["tokens"],  # each token's place in its own text, from 0; -1 where padding has no place
     "attention_rows": ["sequences", "heads", "longest"],  # the head's row to read; past a text's end its first token's
     "attention_bias": ["sequences", "1", "1", "longest"],  # float32: 0, and past a text's end `MASKED`
     "context_rows": ["tokens", "heads"],  # each head's row in the padded form
     "first_tokens": ["sequences"],  # the packed row of each [CLS]
     "alone": [],  # bool: there is one text, which needs no padding; in int8 it goes the way of several all the same
 }
-"""The graph's inputs and their axes; int32 where nothing else is said."""
+"""The graph's inputs and their axes; int32 where nothing else is said. A graph has those that its network needs."""
+
+NEAR_INPUTS: dict[str, list[str]] = {
+    "near_query_rows": ["chunks", "heads", "queries"],  # the head's row to read; past a text's end its first token's
+    "near_key_rows": ["chunks", "heads", "keys"],
+    "near_inside": ["chunks", "1", "queries", "keys"],  # bool: whether the key is within the query's reach
+    "near_context_rows": ["tokens", "heads"],  # each head's row in the chunks
+}
+"""Those of a network with layers whose tokens attend to near ones alone: a chunk is some queries and their keys."""
+
+CHUNK = 64
+"""Queries of a chunk. With the reach of ModernBERT, 64 to each side, a chunk has 192 keys."""
 
 MASKED = -40.0
 """Added to the scores of keys past a text's end, all of them its first token's. None is higher than the highest within,
@@ -34,17 +48,35 @@ Runtime's exponential is subnormal, and with such numbers Intel's processors tak
 Feeds = dict[str, NDArray[np.int32] | NDArray[np.float32] | NDArray[np.bool_]]
 
 
-def pack(encodings: Sequence[Encoding], heads: int) -> Feeds:
-    """Lay a batch of at least one encoding end to end; the keys are those of `INPUTS`."""
-    ids = {
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the network's kind decides of how a batch is laid out: fields of the manifest."""
+
+    heads: int
+    window: int | None = None
+    padding_id: int | None = None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Layout":
+        """Read them off a manifest."""
+        return cls(manifest.heads, manifest.window, manifest.padding_id)
+
+
+def pack(encodings: Sequence[Encoding], layout: Layout) -> Feeds:
+    """Lay a batch of at least one encoding end to end; the keys are those of `INPUTS`, and `NEAR_INPUTS` with a window.
+
+    A graph may have fewer inputs.
+    """
+    feeds = _laid_out(tuple(len(encoding) for encoding in encodings), layout.heads, layout.window) | {
         "input_ids": np.concatenate([encoding.ids for encoding in encodings]),
         "token_type_ids": np.concatenate([encoding.type_ids for encoding in encodings]),
     }
-    return ids | _layout(tuple(len(encoding) for encoding in encodings), heads)
+    places = places_without_padding(encodings, layout.padding_id)
+    return feeds if places is None else feeds | {"position_ids": places}
 
 
 @lru_cache(maxsize=128)  # a text alone has its length in common with many; a fuller batch is hardly ever seen again
-def _layout(of: tuple[int, ...], heads: int) -> Feeds:
+def _laid_out(of: tuple[int, ...], heads: int, window: int | None) -> Feeds:
     """Lay out texts of some lengths: all inputs but the ids. Whoever reads the arrays must not write them."""
     lengths = np.array(of, dtype=np.int32)
     first_tokens = np.cumsum(lengths, dtype=np.int32) - lengths
@@ -55,11 +87,36 @@ def _layout(of: tuple[int, ...], heads: int) -> Feeds:
     sequences, places = (index.astype(np.int32) for index in np.nonzero(inside))
     padded = np.where(inside, columns, 0) + first_tokens[:, None]
     bias = np.where(inside, np.float32(0), np.float32(MASKED))
-    return {
+    feeds: Feeds = {
         "position_ids": places,
         "attention_rows": padded[:, None, :] * np.int32(heads) + each_head[:, None],
         "attention_bias": bias[:, None, None, :],
         "context_rows": (sequences[:, None] * np.int32(heads) + each_head) * longest + places[:, None],
         "first_tokens": first_tokens,
         "alone": np.array(len(of) == 1),
+    }
+    return feeds if window is None else feeds | _chunks(lengths, first_tokens, each_head, window)
+
+
+def _chunks(lengths: Int32Array, first_tokens: Int32Array, each_head: Int32Array, window: int) -> Feeds:
+    """Cut texts into chunks of queries, each with the keys that any of them reaches: `NEAR_INPUTS`."""
+    longest, heads = int(lengths.max()), np.int32(len(each_head))
+    queries, keys = CHUNK, CHUNK + 2 * window
+    if longest <= keys:  # all keys are within a chunk's reach, or nearly: a text is a chunk
+        queries = keys = longest
+    counts = -(-lengths // np.int32(queries))
+    texts = np.repeat(np.arange(len(lengths), dtype=np.int32), counts)
+    starts = (np.arange(len(texts), dtype=np.int32) - np.repeat(np.cumsum(counts) - counts, counts)) * queries
+    ends, firsts = lengths[texts][:, None], first_tokens[texts][:, None]
+    key_starts = np.clip(starts - window, 0, np.maximum(lengths[texts] - keys, 0))
+    query_places = starts[:, None].astype(np.int32) + np.arange(queries, dtype=np.int32)
+    key_places = key_starts[:, None].astype(np.int32) + np.arange(keys, dtype=np.int32)
+    reached = np.abs(query_places[:, :, None] - key_places[:, None, :]) <= window
+    query_rows, key_rows = (np.where(each < ends, each, 0) + firsts for each in (query_places, key_places))
+    chunks, columns = (index.astype(np.int32) for index in np.nonzero(query_places < ends))
+    return {
+        "near_query_rows": query_rows[:, None, :] * heads + each_head[:, None],
+        "near_key_rows": key_rows[:, None, :] * heads + each_head[:, None],
+        "near_inside": (reached & (key_places < ends)[:, None, :])[:, None],
+        "near_context_rows": (chunks[:, None] * heads + each_head) * np.int32(queries) + columns[:, None],
     }

@@ -22,6 +22,7 @@ from berth.backends.cuda.pooling import PoolRows, pool_rows, pooled_by_graph
 from berth.backends.cuda.session import is_out_of_memory, open_session, shrinking
 from berth.backends.golden import check_golden_vectors
 from berth.backends.pooling import Project, finished, joined
+from berth.backends.positions import places_without_padding
 from berth.backends.projection import open_projection
 from berth.backends.requested import check_finite, outputs_of, pooled, requested_by, results_of
 from berth.errors import DeviceLostError, EncoderError, OutOfMemoryError
@@ -44,6 +45,7 @@ class CudaEncoder:
         self._device = device
         self._project = project
         self._last = manifest.layers
+        self._padding_id = manifest.padding_id
         self._inputs = {each.name for each in session.get_inputs()}
         self._shrink = False
 
@@ -96,6 +98,9 @@ class CudaEncoder:
             "pool_rows": rows.rows,
             "pool_weights": rows.weights,
         }
+        places = places_without_padding(encodings, self._padding_id)
+        if places is not None:
+            feeds["position_ids"] = places
         return {name: array for name, array in feeds.items() if name in self._inputs}
 
     def _outputs(self, requested: Requested) -> list[str]:

@@ -65,6 +65,7 @@ async def info(state: CurrentState) -> Response:
             "prompts": sorted(manifest.prompts),
             "target": manifest.target,
             "precision": manifest.precision,
+            "weight_bits": manifest.weight_bits,
             "verification": manifest.verification,
             "max_queue_tokens": settings.max_queue_tokens,
             "max_text_chars": settings.max_text_chars,

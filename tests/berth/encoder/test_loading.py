@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from berth.artifact import Manifest
+from berth.artifact import Manifest, WeightBits
 from berth.encoder import Encoder
 from berth.errors import ArtifactError, DeviceError, ModelNotFoundError
 from berth.models import find_artifact
@@ -60,6 +60,27 @@ def test_a_precision_that_there_is_not_is_named(tiny_checkpoint: Path, tmp_path:
 def test_an_artifact_in_another_precision_is_refused(tiny_artifact: Path) -> None:
     with pytest.raises(DeviceError, match="--precision int8: the artifact is in fp32"):
         Encoder(tiny_artifact, device="cpu", precision="int8")
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+def test_int8s_weights_have_the_bits_that_are_asked_for(
+    tiny_checkpoint: Path, tmp_path: Path, bits: WeightBits
+) -> None:
+    with Encoder(
+        tiny_checkpoint, device="cpu", threads=1, cache_dir=tmp_path, precision="int8", int8_weights=bits
+    ) as encoder:
+        assert encoder.manifest.weight_bits == bits
+        assert np.isfinite(encoder.encode("hello world")).all()
+    [folder] = tmp_path.glob("*/*")
+    other: WeightBits = 7 if bits == 8 else 8
+    with pytest.raises(DeviceError, match=f"--int8-weights {other}: the artifact is in int8 with weights in {bits}"):
+        Encoder(folder, device="cpu", int8_weights=other)
+
+
+def test_bits_are_for_int8_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="--int8-weights 7: is for --precision int8, and the precision is fp32"):
+        Encoder(tiny_checkpoint, device="cpu", int8_weights=7, cache_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == [], "nothing is exported for it"
 
 
 def test_a_damaged_artifact_is_refused(tiny_copy: Path) -> None:

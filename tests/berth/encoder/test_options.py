@@ -5,9 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from berth.artifact import Artifact
 from berth.encoder import Encoder
 from berth.errors import InvalidInputError
+from berth.features import Feature
 from berth.text.tokenizer import Tokenizer
+from berth.types import Text
 from tests.berth.encoder.noting import LONG, WIDTH, MakeEncoder, Noting
 
 PROMPTS = {"prompts": {"query": "query: ", "none": ""}}
@@ -71,6 +74,51 @@ def test_a_long_text_is_cut_where_its_caller_says(
     cut, whole = backend.texts
     assert len(cut) == 256
     assert cut == whole
+
+
+def test_a_long_text_is_cut_where_the_models_tokenizer_does_it(
+    make_encoder: MakeEncoder, artifact: Artifact, fake: Encoder
+) -> None:
+    facts = artifact.manifest.tokenizer.model_copy(update={"truncation_side": "left"})
+    left = make_encoder(Noting(), manifest={"tokenizer": facts})
+    text = " ".join(map(str, range(300)))
+    for truncate, same in ((None, "start"), ("end", "end"), ("start", "start")):
+        np.testing.assert_array_equal(left.encode(text, truncate=truncate), fake.encode(text, truncate=same))
+    np.testing.assert_array_equal(fake.encode(text), fake.encode(text, truncate="end"))
+    [[pair]] = left.features([("a ship", text)])
+    np.testing.assert_array_equal(pair, fake.features([("a ship", text)], truncate="start")[0][0])
+
+
+@pytest.mark.parametrize("truncate", ["start", "middle", {"head": 3}, {"window": 40, "stride": 20}], ids=str)
+def test_a_prompt_is_before_what_is_read_of_a_long_text(
+    make_encoder: MakeEncoder, tokenizer: Tokenizer, truncate: Any
+) -> None:
+    encoder = make_encoder(backend := Noting(), manifest=PROMPTS)
+    text = " ".join(map(str, range(300)))  # other tokens in each window, so that none comes twice
+    [[rows]] = encoder.features([text], [Feature("none")], prompt_name="query", truncate=truncate)
+    query = [token.id for token in tokenizer.tokens(Text("", "query:"), add_special_tokens=True)[:-1]]
+    windows = backend.texts
+    assert len(windows) == (15 if isinstance(truncate, dict) and "window" in truncate else 1)
+    assert all(window[: len(query)] == query for window in windows)
+    assert len(rows) == (len(query) + 301 if len(windows) > 1 else 256)
+
+
+@pytest.mark.parametrize(
+    ("truncate", "reason"),
+    [
+        ({"window": 5}, "its prompt and frame are 6 tokens and leave no room: a window takes 5"),
+        (
+            {"window": 8, "stride": 3},
+            "truncate.stride must be at most 2, what a window of 8 has beside prompt and frame",
+        ),
+    ],
+    ids=str,
+)
+def test_a_prompt_too_long_for_a_window_is_refused(make_encoder: MakeEncoder, truncate: Any, reason: str) -> None:
+    encoder = make_encoder(Noting(), manifest={"prompts": {"query": "a query of: "}})
+    with pytest.raises(InvalidInputError) as error:
+        encoder.encode(LONG, prompt_name="query", truncate=truncate)
+    assert str(error.value) == f"inputs[0]: {reason}"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import string
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 import tokenizers
@@ -21,7 +21,7 @@ MakeTokenizer = Callable[..., Tokenizer]
 class Kind:
     """A tokenizer of the library's, the frame it puts around a text and the special tokens that transformers names."""
 
-    library: tokenizers.Tokenizer
+    library: tokenizers.Tokenizer = field(repr=False)
     frame: Frame
     special: dict[str, str]
 

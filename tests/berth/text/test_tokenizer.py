@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from berth.artifact import Artifact
 from berth.errors import ArtifactError, InvalidInputError
+from berth.model import open_tokenizer
 from berth.text.tokenizer import Token, Tokenized, Tokenizer
 from berth.text.truncation import Cut, Truncation
 from berth.types import Frame, SplitText, Text, TextPair, TokenIds
@@ -385,3 +387,15 @@ def test_places_of_any_text_lie_in_it_in_order(tokenizer: Tokenizer, text: str) 
     places = [(token.start, token.end) for token in table]
     assert all(0 <= start <= end <= len(text) for start, end in places)
     assert places == sorted(places)
+
+
+def test_a_token_that_was_added_without_a_row_is_refused_by_name(artifact: Artifact, tmp_path: Path) -> None:
+    library = tokenizers.Tokenizer.from_file(str(artifact.tokenizer))
+    library.add_special_tokens(["[NEW]"])
+    library.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = open_tokenizer(Artifact(tmp_path, artifact.manifest))
+    texts = [Text("input[0]", "a word"), Text("input[1]", "a [NEW] word"), Text("input[2]", TextPair("a", "[NEW]"))]
+    good, *bad = tokenizer.encode(texts, Truncation())
+    assert isinstance(good, Tokenized)
+    message = "has the token '[NEW]', for which the model has no embedding"
+    assert [str(error) for error in bad] == [f"input[{place}]: {message}" for place in (1, 2)]

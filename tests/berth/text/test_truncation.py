@@ -102,7 +102,8 @@ def test_windows_cover_everything_and_each_brings_something_new(count: int, room
 def manifest(frame: Frame = FRAME, side: Literal["right", "left"] = "right") -> Manifest:
     """Give what is read of a manifest here."""
     facts = TokenizerFacts(kind="", transformers_version="", truncation_side=side)
-    return Manifest.model_construct(max_tokens=256, frame=frame, tokenizer=facts)
+    fields: dict[str, Any] = {"max_tokens": 256, "frame": frame, "tokenizer": facts}
+    return Manifest.model_construct(**fields)
 
 
 def window(window: int, stride: int = 0, combine: Combine = Combine.MEAN) -> Truncation:

@@ -6,7 +6,7 @@ import torch
 from transformers.activations import ACT2FN
 
 from model_export import reference
-from model_export.families.bert import ACTIVATIONS
+from model_export.families.config import ACTIVATIONS
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

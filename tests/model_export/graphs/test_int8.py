@@ -11,7 +11,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from berth.artifact import GRAPH, WEIGHTS, Artifact, Precision, Target, read_artifact
+from berth.artifact import GRAPH, WEIGHTS, Artifact, Precision, Target, WeightBits, read_artifact
 from berth.backends.cpu.encoder import CpuEncoder, open_cpu_encoder
 from berth.backends.golden import check_golden_vectors
 from berth.contract import FakeEncoder
@@ -33,33 +33,40 @@ Draw = Callable[..., list[Encoding]]
 LENGTHS = (5, 40, 1, 2, 17, 40, 3)
 
 
+@pytest.mark.parametrize(("name", "lowest", "mean"), [("minilm_int8", 0.975, 0.99), ("minilm_int8_w7", 0.96, 0.985)])
 def test_the_default_model_is_near_its_float32_form(
-    minilm: Path, minilm_int8: Path, run_graph: Run, draw: Draw
+    request: pytest.FixtureRequest, minilm: Path, run_graph: Run, draw: Draw, name: str, lowest: float, mean: float
 ) -> None:
+    folders = minilm, request.getfixturevalue(name)
     golden_vectors = [each.encoding for each in read_artifact(minilm).golden_vectors()]
     texts = [*golden_vectors, *draw([256, 12, 2, 100], vocab_size=30522, type_vocab_size=2)]
-    exact, rounded = (_means(run_graph(folder, texts)["hidden_state_6"], texts) for folder in (minilm, minilm_int8))
+    exact, rounded = (_means(run_graph(folder, texts)["hidden_state_6"], texts) for folder in folders)
     cosines = _cosines(rounded, exact)
-    assert cosines.min() > 0.975
-    assert cosines.mean() > 0.99
+    assert cosines.min() > lowest
+    assert cosines.mean() > mean
 
 
-def test_neighbours_do_not_matter(tiny_int8: Path, run_graph: Run, draw: Draw) -> None:
-    texts = draw(LENGTHS)
-    together = run_graph(tiny_int8, texts)
-    alone = [run_graph(tiny_int8, [text]) for text in texts]
+@pytest.mark.parametrize("name", ["tiny_int8", "tiny_int8_w7"])
+def test_neighbours_do_not_matter(request: pytest.FixtureRequest, run_graph: Run, draw: Draw, name: str) -> None:
+    texts, folder = draw(LENGTHS), request.getfixturevalue(name)
+    together = run_graph(folder, texts)
+    alone = [run_graph(folder, [text]) for text in texts]
     # Of the first layer, and the median: a code that lies between two falls to either, and what is behind it follows.
     first = np.concatenate([one["hidden_state_1"] for one in alone])
     assert np.median(np.abs(together["hidden_state_1"] - first)) < 1e-6
-    for name, rows in together.items():
-        assert _cosines(rows, np.concatenate([one[name] for one in alone])).min() > 0.999, name
+    for output, rows in together.items():
+        assert _cosines(rows, np.concatenate([one[output] for one in alone])).min() > 0.999, output
 
 
-def test_the_default_models_vectors_are_the_same_alone(minilm_int8: Path, run_graph: Run, draw: Draw) -> None:
+@pytest.mark.parametrize("name", ["minilm_int8", "minilm_int8_w7"])
+def test_the_default_models_vectors_are_the_same_alone(
+    request: pytest.FixtureRequest, run_graph: Run, draw: Draw, name: str
+) -> None:
     """What is asked for alone must match what was indexed in bulk, to the last bit."""
+    folder = request.getfixturevalue(name)
     texts = draw([12, 40, 40, 200, 7], vocab_size=30522, type_vocab_size=2)
-    together = run_graph(minilm_int8, texts)["hidden_state_6"]
-    alone = [run_graph(minilm_int8, [text])["hidden_state_6"] for text in texts]
+    together = run_graph(folder, texts)["hidden_state_6"]
+    alone = [run_graph(folder, [text])["hidden_state_6"] for text in texts]
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
@@ -77,7 +84,7 @@ def test_rows_of_zeros(
 
 
 def test_an_export_of_the_same_is_the_same(tiny_checkpoint: Path, tiny_int8: Path, tmp_path: Path) -> None:
-    again = export(str(tiny_checkpoint), tmp_path / "again", precision="int8").manifest
+    again = export(str(tiny_checkpoint), tmp_path / "again", precision="int8", int8_weights=8).manifest
     assert again.files == read_artifact(tiny_int8).manifest.files
 
 
@@ -89,18 +96,46 @@ def test_the_weights_of_the_layers_are_int8(tiny_int8: Path) -> None:
     assert rounded == {f"layer.{layer}.{part}.weight" for layer in range(3) for part in parts}
 
 
-def test_a_graph_that_rounds_otherwise_is_refused(
-    tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "last"), [("tiny_int8", 127), ("tiny_int8_w7", 63)])
+def test_every_matrix_uses_all_of_its_codes_and_none_past_them(
+    request: pytest.FixtureRequest, name: str, last: int
 ) -> None:
-    def write(network: Network, weights: Weights, folder: Path, target: Target, precision: Precision) -> None:
-        write_graph(network, weights, folder, target, precision)
-        _cut_weights(folder)
+    codes = _codes(request.getfixturevalue(name))
+    assert len(codes) == 18
+    for matrix, rows in codes.items():
+        assert np.abs(rows.astype(int)).max() == last, matrix
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+def test_a_graph_that_rounds_otherwise_is_refused(
+    tiny_checkpoint: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch, bits: WeightBits
+) -> None:
+    def write(network: Network, weights: Weights, folder: Path, *rest: Any) -> None:
+        write_graph(network, weights, folder, *rest)
+        _cut_weights(folder, 100 if bits == 8 else 50)
 
     monkeypatch.setattr(export_module, "write_graph", write)
-    refused(tiny_checkpoint, "hidden_state_1 of the graph is off its own arithmetic by ", "int8")
+    refused(tiny_checkpoint, "hidden_state_1 of the graph is off its own arithmetic by ", "int8", int8_weights=bits)
 
 
-@pytest.mark.parametrize("name", ["tiny_int8", "minilm_int8"])
+@pytest.mark.parametrize(("written", "asked"), [(7, 8), (8, 7)])
+def test_a_graph_of_other_bits_than_were_asked_for_is_refused(
+    tiny_checkpoint: Path,
+    refused: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    written: WeightBits,
+    asked: WeightBits,
+) -> None:
+    def write(
+        network: Network, weights: Weights, folder: Path, target: Target, precision: Precision, _: WeightBits
+    ) -> None:
+        write_graph(network, weights, folder, target, precision, written)
+
+    monkeypatch.setattr(export_module, "write_graph", write)
+    refused(tiny_checkpoint, "hidden_state_1 of the graph is off its own arithmetic by ", "int8", int8_weights=asked)
+
+
+@pytest.mark.parametrize("name", ["tiny_int8", "tiny_int8_w7", "minilm_int8", "minilm_int8_w7"])
 def test_the_golden_vectors_agree_on_this_machine(request: pytest.FixtureRequest, name: str) -> None:
     open_cpu_encoder(read_artifact(request.getfixturevalue(name)))  # which checks them
 
@@ -109,7 +144,7 @@ def test_weights_that_saturate_are_found_by_the_golden_vectors(tiny_int8: Path) 
     manifest = read_artifact(tiny_int8).manifest
     before = (tiny_int8 / WEIGHTS).read_bytes()
     try:
-        _cut_weights(tiny_int8)
+        _cut_weights(tiny_int8, 100)
         artifact = Artifact(tiny_int8, manifest)
         with pytest.raises(ArtifactError, match="a driver, library or processor computes wrongly"):
             check_golden_vectors(artifact, CpuEncoder(artifact, exact=True))
@@ -117,30 +152,42 @@ def test_weights_that_saturate_are_found_by_the_golden_vectors(tiny_int8: Path) 
         (tiny_int8 / WEIGHTS).write_bytes(before)
 
 
-@pytest.mark.parametrize(("name", "checkpoint"), [("tiny_int8", "tiny_checkpoint"), ("minilm_int8", None)])
+@pytest.mark.parametrize(
+    ("name", "checkpoint"),
+    [
+        ("tiny_int8", "tiny_checkpoint"),
+        ("minilm_int8", None),
+        ("tiny_int8_w7", "tiny_checkpoint"),
+        ("minilm_int8_w7", None),
+    ],
+)
 def test_sums_that_saturate_are_found_by_the_golden_vectors(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, name: str, checkpoint: str | None
 ) -> None:
-    """On x86 without VNNI, two products of u8 and s8 are added in 16 bits, which do not hold every sum."""
+    """On x86 without VNNI, two products of u8 and s8 are added in 16 bits: of weights in 7 bits they hold every sum."""
     artifact = read_artifact(request.getfixturevalue(name))
+    bits = artifact.manifest.weight_bits
     source = str(request.getfixturevalue(checkpoint)) if checkpoint else DEFAULT_MODEL
     model = export_module._read(find_checkpoint(source))
     first = replace(model.network, layers=1)
 
     def encode(sequences: Sequence[TokenSequence]) -> list[Vectors]:
-        states = reference.forward(first, model.weights, [sequence.encoding for sequence in sequences], "int8")
+        states = reference.forward(first, model.weights, [sequence.encoding for sequence in sequences], "int8", bits)
         return [[text.hidden[1].mean(axis=0).astype(np.float32)] for text in states]
 
     check_golden_vectors(artifact, FakeEncoder(encode))
     monkeypatch.setattr(reference, "_int8_linear", _saturating_linear)
+    if bits == 7:
+        check_golden_vectors(artifact, FakeEncoder(encode))
+        return
     with pytest.raises(ArtifactError, match="a driver, library or processor computes wrongly"):
         check_golden_vectors(artifact, FakeEncoder(encode))
 
 
-def _saturating_linear(weights: Weights, name: str) -> Rows:
+def _saturating_linear(weights: Weights, name: str, weight_bits: WeightBits) -> Rows:
     """Compute what `reference` does, but for pairs of products, whose sums stop at the ends of 16 bits."""
     matrix, bias = weights[f"{name}.weight"].astype(np.float64), weights[f"{name}.bias"]
-    columns = np.abs(matrix).max(axis=1) / 127
+    columns = np.abs(matrix).max(axis=1) / (127 if weight_bits == 8 else 63)
     codes = np.rint(matrix / columns[:, None]).T.astype(np.int32)
     coding = RECTIFIED if name.endswith(".outer") else SYMMETRIC
 
@@ -158,14 +205,25 @@ def _saturating_linear(weights: Weights, name: str) -> Rows:
     return linear
 
 
-def _cut_weights(folder: Path) -> None:
-    """Cut the codes of one matrix at 100 of 127."""
-    tensors = onnx.load(folder / GRAPH, load_external_data=False).graph.initializer
-    [tensor] = [tensor for tensor in tensors if tensor.name == "layer.0.inner.weight"]
-    place = {entry.key: entry.value for entry in tensor.external_data}
-    codes = np.memmap(folder / WEIGHTS, np.int8, "r+", int(place["offset"]), (int(place["length"]),))
-    codes[:] = np.clip(codes, -100, 100)
+def _cut_weights(folder: Path, last: int) -> None:
+    """Cut the codes of one matrix."""
+    codes = _codes(folder)["layer.0.inner.weight"]
+    codes[:] = np.clip(codes, -last, last)
     codes.flush()
+
+
+def _codes(folder: Path) -> "dict[str, np.memmap[Any, np.dtype[np.int8]]]":
+    """Give the codes of each matrix in int8, where they are kept, by name."""
+    tensors = onnx.load(folder / GRAPH, load_external_data=False).graph.initializer
+    places = {
+        tensor.name: {entry.key: int(entry.value) for entry in tensor.external_data if entry.key != "location"}
+        for tensor in tensors
+        if tensor.data_type == onnx.TensorProto.INT8
+    }
+    return {
+        name: np.memmap(folder / WEIGHTS, np.int8, "r+", place["offset"], (place["length"],))
+        for name, place in places.items()
+    }
 
 
 def _means(rows: Float32Array, texts: Sequence[Encoding]) -> Float64Array:

@@ -36,7 +36,7 @@ def test_openais_input_in_all_its_forms(value: object, names: list[str], values:
 def test_defaults_are_openais() -> None:
     request = EmbeddingsRequest.model_validate({"input": "a", "unknown": 1})
     assert (request.model, request.encoding_format, request.dimensions) == (None, "float", None)
-    assert (request.truncate, request.prompt_name) == ("end", None)
+    assert (request.truncate, request.prompt_name) == (None, None)
 
 
 @pytest.mark.parametrize(

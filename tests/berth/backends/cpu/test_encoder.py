@@ -180,8 +180,16 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 @pytest.fixture(scope="module")
 def int8_artifact(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Artifact:
+    """Give an artifact in int8 with weights in 8 bits."""
     folder = tmp_path_factory.mktemp("artifact") / "tiny-int8"
-    return read_artifact(export(str(tiny_checkpoint), folder, precision="int8").folder)
+    return read_artifact(export(str(tiny_checkpoint), folder, precision="int8", int8_weights=8).folder)
+
+
+@pytest.fixture(scope="module")
+def w7_artifact(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Artifact:
+    """Give an artifact in int8 with weights in 7 bits."""
+    folder = tmp_path_factory.mktemp("artifact") / "tiny-int8-w7"
+    return read_artifact(export(str(tiny_checkpoint), folder, precision="int8", int8_weights=7).folder)
 
 
 def spoil_golden_vectors(artifact: Artifact, amend: Callable[..., None]) -> Artifact:
@@ -226,7 +234,58 @@ def test_int8_has_exact_kernels_where_the_fast_ones_are_wrong(
     monkeypatch.setattr(encoder_module, "check_golden_vectors", check)
     assert open_cpu_encoder(int8_artifact) is checked[1]
     assert loaded == [False, True]
-    assert "without VNNI the fast ones add wrongly: this machine's vectors" in caplog.text
+    assert "without VNNI the fast ones add products of 8-bit weights wrongly" in caplog.text
+    assert "export again with --int8-weights 7, which is faster here: this machine's vectors" in caplog.text
+
+
+@pytest.mark.parametrize("vnni", [True, False, None])
+def test_int8_of_7_bits_has_the_fast_kernels_on_every_processor(
+    w7_artifact: Artifact,
+    loaded: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    vnni: bool | None,
+) -> None:
+    monkeypatch.setattr(encoder_module, "vnni_here", lambda: vnni)
+    caplog.set_level("INFO")
+    open_cpu_encoder(w7_artifact).close()
+    assert loaded == [False]
+    line = (
+        "int8: the weights are in 7 bits; on this processor, which has VNNI, 8 are as fast and nearer to fp32: "
+        "export again with --int8-weights 8"
+    )
+    assert caplog.messages == ([line] if vnni else [])
+
+
+@pytest.mark.parametrize("vnni", [True, False, None])
+def test_int8_of_8_bits_that_is_computed_right_has_nothing_to_say(
+    int8_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, vnni: bool | None
+) -> None:
+    monkeypatch.setattr(encoder_module, "vnni_here", lambda: vnni)
+    monkeypatch.setattr(encoder_module, "check_golden_vectors", lambda *_: None)
+    caplog.set_level("INFO")
+    open_cpu_encoder(int8_artifact).close()
+    assert not caplog.messages
+
+
+def test_int8_of_7_bits_that_is_computed_wrongly_is_refused(
+    w7_artifact: Artifact, tmp_path: Path, amend: Callable[..., None], loaded: list[bool]
+) -> None:
+    """Exact kernels would add to the same sums."""
+    copy = Path(shutil.copytree(w7_artifact.folder, tmp_path / "copy"))
+    artifact = spoil_golden_vectors(read_artifact(copy), amend)
+    with pytest.raises(ArtifactError, match="differ from the golden vectors"):
+        open_cpu_encoder(artifact)
+    assert loaded == [False]
+
+
+@pytest.mark.parametrize("name", ["int8_artifact", "w7_artifact"])
+def test_int8_is_the_same_by_exact_kernels(request: pytest.FixtureRequest, name: str) -> None:
+    artifact = request.getfixturevalue(name)
+    batch = [TokenSequence(each.encoding, (ResolvedFeature(Pooling.MEAN, (1,)),)) for each in artifact.golden_vectors()]
+    check_golden_vectors(artifact, exact := CpuEncoder(artifact, exact=True))
+    for [vector], [expected] in zip(exact.encode(batch), open_cpu_encoder(artifact).encode(batch), strict=True):
+        np.testing.assert_allclose(vector, expected, atol=1e-5)
 
 
 def test_int8_that_exact_kernels_compute_wrongly_too_is_refused(

@@ -7,6 +7,7 @@ import pytest
 from berth import __version__
 from berth.artifact import Dense, Normalize
 from berth.contract import FakeEncoder
+from berth.errors import DeviceError
 from berth.types import Pooling
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def test_info_has_teis_fields_and_ours(api: "Api") -> None:
         "prompts": [],
         "target": "cpu",
         "precision": "fp32",
+        "weight_bits": None,
         "max_text_chars": 1_000_000,
         "max_body_bytes": 32_000_000,
         "request_timeout": 60,
@@ -76,6 +78,19 @@ def test_info_tells_what_the_models_own_vector_passes_through(make_api: "MakeApi
         ],
         "truncate_dim": 16,
     }.items() <= info.items()
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+def test_info_says_the_bits_of_int8s_weights(make_api: "MakeApi", bits: int) -> None:
+    info = make_api(FakeEncoder(), manifest={"precision": "int8", "weight_bits": bits}).get("/info").json()
+    assert (info["precision"], info["weight_bits"]) == ("int8", bits)
+
+
+def test_weights_that_were_asked_for_are_those_that_are_served(make_api: "MakeApi") -> None:
+    int8 = {"precision": "int8", "weight_bits": 8}
+    assert make_api(None, manifest=int8, int8_weights=8).state.settings.int8_weights == 8
+    with pytest.raises(DeviceError, match="--int8-weights 7: the artifact is in int8 with weights in 8 bits"):
+        make_api(None, manifest=int8, int8_weights=7)
 
 
 def test_health_before_and_after_loading(make_api: "MakeApi") -> None:

@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
+from berth.artifact import Artifact
 from berth.backends.cpu.encoder import CpuEncoder
 from berth.contract import FakeEncoder
 from berth.errors import EncoderError
@@ -118,6 +119,27 @@ def test_direction_left_cuts_at_the_start(api: "Api", direction: str) -> None:
     vector = api.post("/embed", {"inputs": text, "truncation_direction": direction}).json()
     np.testing.assert_allclose(vector, openai(api, text, truncate="start"), atol=1e-6)
     assert np.abs(vector - openai(api, text, truncate="end")).max() > 1e-3
+
+
+def test_direction_is_the_models_own_where_it_is_left_out(
+    make_api: "MakeApi", encoder: CpuEncoder, artifact: Artifact
+) -> None:
+    """So is the way of every other route with vectors."""
+    facts = artifact.manifest.tokenizer.model_copy(update={"truncation_side": "left"})
+    api, text = make_api(encoder, manifest={"tokenizer": facts}), f"harbour {LONG} bread"
+    start, end = (openai(api, text, truncate=cut)[0] for cut in ("start", "end"))
+    assert np.abs(start - end).max() > 1e-3
+    for fields in ({}, {"truncate": True}, {"truncation_direction": None}, {"truncation_direction": "Left"}):
+        np.testing.assert_allclose(api.post("/embed", {"inputs": text, **fields}).json(), [start], atol=1e-6)
+    right = api.post("/embed", {"inputs": text, "truncation_direction": "Right"}).json()
+    np.testing.assert_allclose(right, [end], atol=1e-6)
+    for fields in ({}, {"truncate": None}):
+        np.testing.assert_allclose(openai(api, text, **fields), [start], atol=1e-6)
+        compared = api.post("/v1/similarity", {"source": text, "target": LONG + "bread", **fields}).json()
+        assert compared["scores"] == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(feature(api, text, normalize=True), start, atol=1e-6)
+    ours, other = (api.post("/encode", {"texts": [each]}).json()["result"] for each in (text, LONG + "bread"))
+    np.testing.assert_allclose(ours, other, atol=1e-6)
 
 
 @pytest.mark.parametrize(

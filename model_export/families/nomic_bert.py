@@ -1,0 +1,158 @@
+"""NomicBERT: BERT with rotary positions and a gated feed-forward, by its code's names or by transformers'."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+
+from model_export.errors import ExportError
+from model_export.families.config import (
+    Config,
+    Layers,
+    Positions,
+    check_even_heads,
+    check_heads,
+    read,
+    rotary_of,
+)
+from model_export.families.family import Family, Part, Spelling
+from model_export.network import Activation, Network, Rotary
+
+THETA = 1000.0
+
+CODE: Spelling = {
+    "embeddings.word": "embeddings.word_embeddings",
+    "embeddings.type": "embeddings.token_type_embeddings",
+    "embeddings.norm": "emb_ln",
+    "layer.#.query": Part("encoder.layers.#.attn.Wqkv", 0, 3),
+    "layer.#.key": Part("encoder.layers.#.attn.Wqkv", 1, 3),
+    "layer.#.value": Part("encoder.layers.#.attn.Wqkv", 2, 3),
+    "layer.#.attention_output": "encoder.layers.#.attn.out_proj",
+    "layer.#.attention_norm": "encoder.layers.#.norm1",
+    "layer.#.inner": "encoder.layers.#.mlp.fc11",
+    "layer.#.gate": "encoder.layers.#.mlp.fc12",
+    "layer.#.outer": "encoder.layers.#.mlp.fc2",
+    "layer.#.output_norm": "encoder.layers.#.norm2",
+    "pooler": "pooler.dense",
+}
+NATIVE: Spelling = {
+    "embeddings.word": "embeddings.word_embeddings",
+    "embeddings.type": "embeddings.token_type_embeddings",
+    "embeddings.norm": "embeddings.LayerNorm",
+    "layer.#.query": "layers.#.self_attn.q_proj",
+    "layer.#.key": "layers.#.self_attn.k_proj",
+    "layer.#.value": "layers.#.self_attn.v_proj",
+    "layer.#.attention_output": "layers.#.self_attn.o_proj",
+    "layer.#.attention_norm": "layers.#.post_attention_layernorm",
+    "layer.#.inner": "layers.#.mlp.up_proj",
+    "layer.#.gate": "layers.#.mlp.gate_proj",
+    "layer.#.outer": "layers.#.mlp.down_proj",
+    "layer.#.output_norm": "layers.#.post_mlp_layernorm",
+    "pooler": "pooler.dense",
+}
+
+
+class CodeConfig(BaseModel):
+    """The code's fields, in GPT-2's names; of those of one value another one is another network."""
+
+    n_embd: PositiveInt
+    n_head: PositiveInt
+    n_layer: Layers
+    n_inner: PositiveInt | None = None
+    vocab_size: PositiveInt
+    type_vocab_size: PositiveInt = 2
+    n_positions: Positions
+    layer_norm_epsilon: PositiveFloat = 1e-12
+    activation_function: Literal["swiglu", "geglu"]
+    rotary_emb_base: PositiveFloat = THETA
+    rotary_emb_fraction: Annotated[float, Field(ge=1, le=1)]
+    rotary_emb_interleaved: Literal[False] = False
+    rotary_emb_scale_base: None = None
+    rotary_scaling_factor: None = None
+    max_trained_positions: int | None = None
+    qkv_proj_bias: bool = True
+    mlp_fc1_bias: bool = True
+    mlp_fc2_bias: bool = True
+    causal: Literal[False] = False
+    prenorm: Literal[False] = False
+    parallel_block: Literal[False] = False
+    use_rms_norm: Literal[False] | None = None
+    scale_attn_weights: Literal[True] = True
+    scale_attn_by_inverse_layer_idx: Literal[False] = False
+    num_heads_kv: None = None
+    pad_vocab_size_multiple: int | None = None
+    quantization_config: None = None
+
+
+class NativeConfig(Config):
+    """transformers' fields and defaults."""
+
+    type_vocab_size: PositiveInt = 2
+    hidden_act: str = "silu"
+    head_dim: int | None = None
+    rope_parameters: dict[str, Any] | None = None
+    rope_scaling: dict[str, Any] | None = Field(default=None, max_length=0)
+    rope_theta: float = THETA
+
+
+def network(config: dict[str, Any]) -> Network:
+    """Read the sizes from `config.json`, whichever names it has."""
+    return _by_code(config) if "n_embd" in config else _native(config)
+
+
+def _by_code(config: dict[str, Any]) -> Network:
+    fields = read(CodeConfig, config)
+    check_heads(fields.n_embd, fields.n_head, "n_head")
+    check_even_heads(fields.n_embd, fields.n_head)
+    multiple = fields.pad_vocab_size_multiple or 1
+    return Network(
+        hidden_size=fields.n_embd,
+        layers=fields.n_layer,
+        heads=fields.n_head,
+        intermediate_size=fields.n_inner or 4 * fields.n_embd,
+        vocab_size=-(-fields.vocab_size // multiple) * multiple,
+        positions=fields.n_positions,
+        type_vocab_size=fields.type_vocab_size,
+        epsilon=fields.layer_norm_epsilon,
+        activation=Activation.SILU if fields.activation_function == "swiglu" else Activation.GELU,
+        learned_positions=False,
+        rotary=Rotary(fields.rotary_emb_base),
+        gated=True,
+        qkv_bias=fields.qkv_proj_bias,
+        attention_output_bias=fields.qkv_proj_bias,
+        inner_bias=fields.mlp_fc1_bias,
+        outer_bias=fields.mlp_fc2_bias,
+    )
+
+
+def _native(config: dict[str, Any]) -> Network:
+    fields = read(NativeConfig, config)
+    sizes = fields.sizes()
+    check_even_heads(fields.hidden_size, fields.num_attention_heads)
+    size = fields.hidden_size // fields.num_attention_heads
+    if fields.head_dim not in (None, size):
+        raise ExportError(f"config.json: head_dim {fields.head_dim} is not hidden_size / num_attention_heads, {size}")
+    return Network(
+        **sizes,
+        type_vocab_size=fields.type_vocab_size,
+        learned_positions=False,
+        rotary=rotary_of(fields.rope_parameters, fields.rope_theta),
+        gated=True,
+        qkv_bias=False,
+        attention_output_bias=False,
+        inner_bias=False,
+        outer_bias=False,
+    )
+
+
+NOMIC_BERT = Family(
+    name="nomic_bert",
+    network=network,
+    spellings=(CODE, NATIVE),
+    prefixes=("nomic_bert.", "bert."),
+    heads=("cls.", "classifier.", "lm_head."),
+    buffers=("embeddings.position_ids", "inv_freq"),
+    code=("NomicBertModel", "NomicBertForPreTraining"),
+    tokenizer="BertTokenizer",
+    checkpoints=("nomic-ai/nomic-embed-text-v1, -v1.5", "Snowflake/snowflake-arctic-embed-m-long"),
+    notes="By its code's names and by transformers'.",
+)
