@@ -99,7 +99,7 @@ def read_modules(checkpoint: Checkpoint) -> Modules:
             raise ExportError(f"{where}: the module {kind} is not implemented")
     # A Normalize before the pooling has no vector yet: sentence-transformers passes it by.
     pooling = kinds.index("Pooling") if "Pooling" in kinds else 0
-    once = all(kinds.count(kind) == 1 for kind in (kinds[0], "Pooling"))
+    once = sum(map(kinds.count, TRANSFORMERS)) == kinds.count("Pooling") == 1
     if not once or kinds[0] not in TRANSFORMERS or set(kinds[1:pooling]) - {"Normalize"}:
         raise ExportError(f"{where}: {', '.join(kinds)}: expected Transformer, Pooling, and what changes its vector")
     for module in listed:

@@ -66,7 +66,7 @@ ACTIVATIONS: dict[Activation, Project] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projection:
-    """Layers that pooled vectors [n, inputs] pass through, one after the other: a matrix product each for a batch."""
+    """Layers that pooled vectors [n, inputs] pass through, one after the other, all of a batch at once."""
 
     layers: tuple[Project, ...]
 
@@ -79,14 +79,19 @@ class Projection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseLayer:
-    """activation(vectors · weightᵀ + bias)."""
+    """activation(vectors · weightᵀ + bias).
+
+    The product is of single dot products: 1.2 ms for 32 vectors of 768 numbers to 768, twice what one core needs for
+    `@`, but that one wakes BLAS's threads, which then spin for 20 ms on the cores that encode. And a text's vector does
+    not depend on how many are beside it.
+    """
 
     weights: DenseWeights
     activation: Project
 
     def __call__(self, vectors: Float32Array) -> Float32Array:
         """Give [n, outputs] of [n, inputs]."""
-        product = vectors @ self.weights.weight.T
+        product = np.vecdot(vectors[:, None, :], self.weights.weight)
         return self.activation(product if self.weights.bias is None else product + self.weights.bias)
 
 

@@ -61,6 +61,13 @@ def test_layers_are_those_of_the_manifest(projected: Path) -> None:
     np.testing.assert_allclose(project(2 * rows), np.maximum(rows @ WEIGHTS[1].weight.T + 1, 0), atol=1e-6)
 
 
+def test_a_text_has_the_same_vector_alone_and_in_company(projected: Path) -> None:
+    project = open_projection(read_artifact(projected))
+    assert project is not None
+    rows = np.random.default_rng(1).normal(size=(40, 60)).astype(np.float32)
+    np.testing.assert_array_equal(np.concatenate([project(row[None]) for row in rows]), project(rows))
+
+
 @pytest.mark.parametrize(
     ("layer", "message"),
     [

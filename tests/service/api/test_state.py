@@ -33,9 +33,10 @@ def test_sentence_feature_is_the_models_own(artifact: Artifact) -> None:
     assert other.sentence_feature == ResolvedFeature(Pooling.CLS, (3,))
 
 
-def test_models_own_cls_is_the_first_token_whatever_the_frame(artifact: Artifact) -> None:
-    model = served(artifact, pooling=Pooling.CLS, frame=replace(artifact.manifest.frame, cls=None))
-    assert model.sentence_feature.pooling is Pooling.CLS
+def test_models_own_cls_is_the_first_token_where_there_is_no_other(artifact: Artifact) -> None:
+    """As in sentence-transformers, whose Pooling takes the first token whatever the tokenizer calls [CLS]."""
+    frame = replace(artifact.manifest.frame, cls=None)
+    assert served(artifact, pooling=Pooling.CLS, frame=frame).sentence_feature.pooling is Pooling.CLS
 
 
 def test_model_may_be_left_out_or_named_rightly(artifact: Artifact) -> None:
