@@ -106,7 +106,7 @@ class Lowered:
         write_graph(network, RandomWeights(network), folder, "cpu", precision)  # type: ignore[arg-type]
         self._session = session_of(folder)
         self._network = network
-        self._layout = Layout(network.heads, network.near and network.near.reach, network.padding_id)
+        self._layout = Layout(network.heads, network.window, network.padding_id)
         self._inputs = [each.name for each in self._session.get_inputs()]
 
     def run(self, lengths: Sequence[int]) -> None:
@@ -169,7 +169,7 @@ class NearAttention:
 
     def __init__(self, network: Network, reach: int, folder: Path) -> None:
         folder.mkdir()
-        rows = ["tokens", network.hidden_size]
+        rows: list[int | str] = ["tokens", network.hidden_size]
         with TensorFile(folder) as file:
             builder = GraphBuilder(file)
             graph = CpuGraph(network, RandomWeights(network), builder)  # type: ignore[arg-type]

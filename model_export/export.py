@@ -61,8 +61,7 @@ class _Model:
 
     @property
     def layout(self) -> Layout:
-        network = self.network
-        return Layout(network.heads, network.near and network.near.reach, network.padding_id)
+        return Layout(self.network.heads, self.network.window, self.network.padding_id)
 
 
 def export(
@@ -117,9 +116,10 @@ def _read(source: Checkpoint, adapter: str | None = None) -> _Model:
     if usage.transformer not in ("Transformer", family.module):
         raise ExportError(f"{source.id}: modules.json: {usage.transformer} is code that no family covers")
     network = family.network(config)
-    tensors: TensorSource = open_tensors(encoder)
+    stored = open_tensors(encoder)
+    tensors: TensorSource = stored
     if family.adapted is not None:
-        tensors = family.adapted(config, tensors, adapter)
+        tensors = family.adapted(config, stored, adapter)
     elif adapter is not None:
         raise ExportError(f"{source.id}: --adapter {adapter}: checkpoints of the family {family.name} have none")
     return _Model(

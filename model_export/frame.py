@@ -1,6 +1,8 @@
 """The special tokens that a tokenizer puts around a text and between the two of a pair."""
 
-from tokenizers import Tokenizer
+from collections.abc import Sequence
+
+from tokenizers import Encoding, Tokenizer
 
 from berth.types import Frame
 from model_export.errors import ExportError
@@ -31,11 +33,16 @@ def read_frame(tokenizer: Tokenizer, cls_id: int | None, where: object) -> Frame
         ("",): [*before, *after],
     }
     for texts, ids in expected.items():
-        if tokenizer.encode(*texts).ids != ids:
+        if encoded(tokenizer, texts).ids != ids:
             raise ExportError(
                 f"{where}: a text's special tokens are not a pair's without those between: {texts} differ"
             )
     return Frame(tuple(before), tuple(between), tuple(after), _place_of(cls_id, before, after))
+
+
+def encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> Encoding:
+    """Tokenize a text, or a pair."""
+    return tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
 
 
 def _span(sequence_ids: list[int | None], number: int) -> tuple[int, int]:

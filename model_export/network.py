@@ -98,6 +98,11 @@ class Network:
     def max_tokens(self) -> int:
         return self.positions - self.first_position
 
+    @property
+    def window(self) -> int | None:
+        """The reach of near layers, where there are any."""
+        return None if self.near is None else self.near.reach
+
     def weights_of(self, layer: int) -> str:
         """Name the weights that a layer uses."""
         return f"layer.{layer if self.shared is None else self.shared[layer]}"
@@ -108,8 +113,8 @@ class Network:
 
     def rotaries(self) -> dict[Reach, Rotary]:
         """Give the rotary positions by the reach of the layers that have them."""
-        found = {Reach.ALL: self.rotary, Reach.NEAR: self.near and self.near.rotary}
-        return {reach: rotary for reach, rotary in found.items() if rotary is not None}
+        found = {} if self.rotary is None else {Reach.ALL: self.rotary}
+        return found if self.near is None else found | {Reach.NEAR: self.near.rotary}
 
     def norm_before(self, layer: int) -> bool:
         """Say whether a layer's attention has a norm before it."""

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 
 from model_export.auto_tokenizer import silence
 from model_export.errors import ExportError
+from model_export.frame import encoded
 from model_export.samples import GOLDEN_TEXTS
 
 LONG = 600
@@ -69,7 +70,7 @@ def tokens_of(theirs: Any, inputs: Sequence[tuple[str, ...]], tells_types: bool)
 def compare(tokenizer: Tokenizer, inputs: Sequence[tuple[str, ...]], expected: Sequence[Tokens], where: Path) -> None:
     """Raise `ExportError`, which names the text, where the artifact's tokenizer gives other tokens than expected."""
     for texts, (ids, types) in zip(inputs, expected, strict=True):
-        found = tokenizer.encode(*texts)
+        found = encoded(tokenizer, texts)
         for what, ours, theirs in (("tokens", found.ids, ids), ("type ids", found.type_ids, types)):
             if ours != theirs:
                 text = " | ".join(texts)

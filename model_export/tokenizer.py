@@ -76,7 +76,9 @@ def _saved(tokenizer: Tokenizer, frame: Frame, tells_types: bool) -> str:
 
 def _lower_case(backend: Tokenizer) -> None:
     present = backend.normalizer
-    steps = [*present] if isinstance(present, normalizers.Sequence) else [present] if present else []
+    steps: list[normalizers.Normalizer] = [present] if present else []
+    if isinstance(present, normalizers.Sequence):
+        steps = [present[place] for place in range(len(present))]
     if not any(isinstance(step, normalizers.Lowercase) for step in steps):
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
 
@@ -108,7 +110,8 @@ def _without_types(tokenizer: Tokenizer, frame: Frame) -> processors.PostProcess
     present = content["post_processor"] or {}
     trimming = [step for step in present.get("processors", [present]) if step.get("type") == "ByteLevel"]
     content["post_processor"] = {"type": "Sequence", "processors": [*trimming, template]}
-    return Tokenizer.from_str(json.dumps(content)).post_processor
+    made: processors.PostProcessor = Tokenizer.from_str(json.dumps(content)).post_processor
+    return made
 
 
 def _check_types(tokenizer: Tokenizer, network: Network, path: Path) -> None:

@@ -6,10 +6,10 @@ from pydantic import Field, NonNegativeInt
 
 from model_export.errors import ExportError
 from model_export.families.config import Config, check_even_heads, read, rotary_of
-from model_export.families.family import Family, Part
+from model_export.families.family import Family, Part, Spelling
 from model_export.network import Network, Rotary
 
-CODE = {
+CODE: Spelling = {
     "embeddings.word": "embeddings.word_embeddings",
     "embeddings.type": "embeddings.token_type_embeddings",
     "embeddings.norm": "embeddings.LayerNorm",
@@ -24,7 +24,7 @@ CODE = {
     "layer.#.output_norm": "encoder.layer.#.mlp_ln",
     "pooler": "pooler.dense",
 }
-NATIVE = {
+NATIVE: Spelling = {
     "embeddings.word": "embeddings.word_embeddings",
     "embeddings.type": "embeddings.token_type_embeddings",
     "embeddings.norm": "embeddings.LayerNorm",

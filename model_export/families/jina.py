@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from berth.types import Float32Array
 from model_export.errors import ExportError
 from model_export.families.config import Config, check_even_heads, read, rotary_of
-from model_export.families.family import Family, Part
+from model_export.families.family import Family, Part, Spelling
 from model_export.network import Network
 from model_export.tensors import Tensors
 
@@ -16,7 +16,7 @@ THETA = 20_000.0
 ADAPTED = re.compile(r"(.+)\.parametrizations\.weight\.(original|0\.lora_[AB])")
 """A weight that has adapters: itself, and theirs [adapters, rank, inputs] and [adapters, outputs, rank]."""
 
-CODE = {
+CODE: Spelling = {
     "embeddings.word": "embeddings.word_embeddings",
     "embeddings.type": "embeddings.token_type_embeddings",
     "embeddings.norm": "emb_ln",
@@ -30,7 +30,7 @@ CODE = {
     "layer.#.output_norm": "encoder.layers.#.norm2",
     "pooler": "pooler.dense",
 }
-NATIVE = {
+NATIVE: Spelling = {
     "embeddings.word": "embeddings.word_embeddings",
     "embeddings.type": "embeddings.token_type_embeddings",
     "embeddings.norm": "embeddings.LayerNorm",
@@ -50,7 +50,7 @@ class JinaConfig(Config):
     """Its fields in transformers' names and in the code's, and transformers' defaults."""
 
     type_vocab_size: PositiveInt = 1
-    position_embedding_type: Literal["rotary", "absolute"] | None = None
+    position_embedding_type: Literal["rotary", "absolute"] | None = None  # type: ignore[assignment]
     rope_parameters: dict[str, Any] | None = None
     rope_scaling: dict[str, Any] | None = Field(default=None, max_length=0)
     rotary_emb_base: float = THETA

@@ -14,13 +14,15 @@ from model_export.families.config import (
     read,
     rotary_of,
 )
-from model_export.families.family import Family, Part
+from model_export.families.family import Family, Part, Spelling
 from model_export.network import Near, Network
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+Kind = Literal["full_attention", "sliding_attention"]
+FULL: Kind = "full_attention"
+SLIDING: Kind = "sliding_attention"
 THETAS = {FULL: 160_000.0, SLIDING: 10_000.0}
 
-MODULES = {
+MODULES: Spelling = {
     "embeddings.word": "embeddings.tok_embeddings",
     "embeddings.norm": "embeddings.norm",
     "layer.#.query": Part("layers.#.attn.Wqkv", 0, 3),
@@ -51,7 +53,7 @@ class ModernBertConfig(BaseModel):
     attention_bias: bool = False
     mlp_bias: bool = False
     local_attention: int = Field(default=128, ge=2, le=1 << 17)
-    layer_types: list[Literal["full_attention", "sliding_attention"]] | None = None
+    layer_types: list[Kind] | None = None
     global_attn_every_n_layers: PositiveInt = 3
     global_rope_theta: float = THETAS[FULL]
     local_rope_theta: float | None = THETAS[SLIDING]

@@ -1,6 +1,6 @@
 """NomicBERT: BERT with rotary positions and a gated feed-forward, by its code's names or by transformers'."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 
@@ -14,12 +14,12 @@ from model_export.families.config import (
     read,
     rotary_of,
 )
-from model_export.families.family import Family, Part
+from model_export.families.family import Family, Part, Spelling
 from model_export.network import Activation, Network, Rotary
 
 THETA = 1000.0
 
-CODE = {
+CODE: Spelling = {
     "embeddings.word": "embeddings.word_embeddings",
     "embeddings.type": "embeddings.token_type_embeddings",
     "embeddings.norm": "emb_ln",
@@ -34,7 +34,7 @@ CODE = {
     "layer.#.output_norm": "encoder.layers.#.norm2",
     "pooler": "pooler.dense",
 }
-NATIVE = {
+NATIVE: Spelling = {
     "embeddings.word": "embeddings.word_embeddings",
     "embeddings.type": "embeddings.token_type_embeddings",
     "embeddings.norm": "embeddings.LayerNorm",
@@ -64,7 +64,7 @@ class CodeConfig(BaseModel):
     layer_norm_epsilon: PositiveFloat = 1e-12
     activation_function: Literal["swiglu", "geglu"]
     rotary_emb_base: PositiveFloat = THETA
-    rotary_emb_fraction: Literal[1.0]
+    rotary_emb_fraction: Annotated[float, Field(ge=1, le=1)]
     rotary_emb_interleaved: Literal[False] = False
     rotary_emb_scale_base: None = None
     rotary_scaling_factor: None = None

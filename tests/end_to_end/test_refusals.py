@@ -86,7 +86,6 @@ def test_feature_is_refused(
         ({"head": True}, "truncate.head", TEXT, "Input should be a valid integer"),
         ({"head": 3, "window": 64}, "truncate.window", TEXT, "Extra inputs are not permitted"),
         ("left", "truncate", TEXT, "Input should be 'end', 'start', 'middle' or 'error'"),
-        (None, "truncate", TEXT, "Input should be 'end', 'start', 'middle' or 'error'"),
         ([64, 32], "truncate", TEXT, "Input should be 'end', 'start', 'middle' or 'error'"),
     ],
     ids=lambda value: repr(value)[:60],

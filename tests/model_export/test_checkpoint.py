@@ -276,5 +276,5 @@ def test_an_export_imports_no_torch_and_is_silent(tmp_path: Path, tiny_checkpoin
         "import sys; from model_export.__main__ import main; assert main(sys.argv[1:]) == 0; "
         "assert 'transformers' in sys.modules; assert not {'torch', 'sentence_transformers'} & set(sys.modules)"
     )
-    command = [sys.executable, "-c", code, tiny_checkpoint, tmp_path / "artifact"]
+    command = [sys.executable, "-c", code, str(tiny_checkpoint), str(tmp_path / "artifact")]
     assert not subprocess.run(command, check=True, capture_output=True, text=True).stderr

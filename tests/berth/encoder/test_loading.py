@@ -66,8 +66,9 @@ def test_an_artifact_in_another_precision_is_refused(tiny_artifact: Path) -> Non
 def test_int8s_weights_have_the_bits_that_are_asked_for(
     tiny_checkpoint: Path, tmp_path: Path, bits: WeightBits
 ) -> None:
-    options = {"device": "cpu", "threads": 1, "cache_dir": tmp_path}
-    with Encoder(tiny_checkpoint, precision="int8", int8_weights=bits, **options) as encoder:
+    with Encoder(
+        tiny_checkpoint, device="cpu", threads=1, cache_dir=tmp_path, precision="int8", int8_weights=bits
+    ) as encoder:
         assert encoder.manifest.weight_bits == bits
         assert np.isfinite(encoder.encode("hello world")).all()
     [folder] = tmp_path.glob("*/*")

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from berth.artifact import GRAPH, WEIGHTS, Artifact, WeightBits, read_artifact
+from berth.artifact import GRAPH, WEIGHTS, Artifact, Precision, Target, WeightBits, read_artifact
 from berth.backends.cpu.encoder import CpuEncoder, open_cpu_encoder
 from berth.backends.golden import check_golden_vectors
 from berth.contract import FakeEncoder
@@ -126,8 +126,10 @@ def test_a_graph_of_other_bits_than_were_asked_for_is_refused(
     written: WeightBits,
     asked: WeightBits,
 ) -> None:
-    def write(*arguments: Any) -> None:
-        write_graph(*arguments[:-1], written)
+    def write(
+        network: Network, weights: Weights, folder: Path, target: Target, precision: Precision, _: WeightBits
+    ) -> None:
+        write_graph(network, weights, folder, target, precision, written)
 
     monkeypatch.setattr(export_module, "write_graph", write)
     refused(tiny_checkpoint, "hidden_state_1 of the graph is off its own arithmetic by ", "int8", int8_weights=asked)

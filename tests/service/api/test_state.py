@@ -8,7 +8,7 @@ import pytest
 from berth.artifact import Artifact
 from berth.batching.admission import Limits
 from berth.batching.worker import Worker
-from berth.errors import InvalidInputError, ModelNotFoundError, NotReadyError
+from berth.errors import ModelNotFoundError, NotReadyError
 from berth.types import Pooling, ResolvedFeature
 from service.api.state import Engine, ServedModel, State
 from service.metrics import Metrics
@@ -33,10 +33,9 @@ def test_sentence_feature_is_the_models_own(artifact: Artifact) -> None:
     assert other.sentence_feature == ResolvedFeature(Pooling.CLS, (3,))
 
 
-def test_model_whose_pooling_needs_a_cls_that_it_has_not_is_not_served(artifact: Artifact) -> None:
-    frame = replace(artifact.manifest.frame, cls=None)
-    with pytest.raises(InvalidInputError, match=r"^pooling: the model has no \[CLS\]$"):
-        served(artifact, pooling=Pooling.CLS, frame=frame)
+def test_models_own_cls_is_the_first_token_whatever_the_frame(artifact: Artifact) -> None:
+    model = served(artifact, pooling=Pooling.CLS, frame=replace(artifact.manifest.frame, cls=None))
+    assert model.sentence_feature.pooling is Pooling.CLS
 
 
 def test_model_may_be_left_out_or_named_rightly(artifact: Artifact) -> None:

@@ -78,7 +78,7 @@ def test_chunks_attend_to_what_is_within_reach(lengths: list[int], window: int) 
     queries, keys = feeds["near_query_rows"][:, 1] // 2, feeds["near_key_rows"][:, 1] // 2
     attended: list[set[int]] = [set() for _ in places]
     chunks, heads, size = feeds["near_query_rows"].shape
-    contexts = np.unravel_index(feeds["near_context_rows"][:, 0], (chunks, heads, size))
+    contexts = np.unravel_index(feeds["near_context_rows"][:, 0].astype(np.intp), (chunks, heads, size))
     assert not contexts[1].any()
     for chunk, row in zip(contexts[0], contexts[2], strict=True):
         inside = feeds["near_inside"][chunk, 0, row]

@@ -138,8 +138,8 @@ def test_direction_is_the_models_own_where_it_is_left_out(
         compared = api.post("/v1/similarity", {"source": text, "target": LONG + "bread", **fields}).json()
         assert compared["scores"] == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(feature(api, text, normalize=True), start, atol=1e-6)
-    rows = [api.post("/encode", {"texts": [each]}).json()["result"] for each in (text, LONG + "bread")]
-    np.testing.assert_allclose(*rows, atol=1e-6)
+    ours, other = (api.post("/encode", {"texts": [each]}).json()["result"] for each in (text, LONG + "bread"))
+    np.testing.assert_allclose(ours, other, atol=1e-6)
 
 
 @pytest.mark.parametrize(
