@@ -62,6 +62,10 @@ format: .venv-test/.installed ## rewrite the code in the house's style
 	$(TEST) -m ruff check --fix .
 	$(TEST) -m ruff format .
 
+.PHONY: models-page
+models-page: .venv-test/.installed ## write docs/models.md anew, from the families
+	PYTHONPATH=. $(TEST) docs/models.py
+
 .PHONY: bench
 bench: .venv/.installed ## measure Berth on this machine; what each column says: bench/RESULTS.md
 	$(SERVE) -m bench $(ARGS)

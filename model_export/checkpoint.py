@@ -57,7 +57,7 @@ class Checkpoint:
             return None
         try:
             return json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ExportError(f"{path}: not readable as JSON: {error}") from error
 
     def object(self, name: str) -> dict[str, Any]:

@@ -118,19 +118,23 @@ GTE = Family(
     checkpoints=("alibaba-nlp-community/gte-multilingual-base",),
     notes="NTK scaling is that of `rope_type` linear with a larger base.",
 )
-NEW = Family(
-    name="new",
-    network=network_of_code,
-    spellings=(CODE,),
-    prefixes=("new.",),
-    heads=HEADS,
-    buffers=BUFFERS,
-    code=("NewModel", "NewForMaskedLM", "NewForSequenceClassification", "NewForTokenClassification"),
-    tokenizer="XLMRobertaTokenizer",
-    checkpoints=(
-        "Alibaba-NLP/gte-base-en-v1.5, -large-",
-        "Alibaba-NLP/gte-multilingual-base",
-        "Snowflake/snowflake-arctic-embed-m-v2.0",
-    ),
-    notes="The code is not run. `logn_attention_scale` and `mixed_b` are refused.",
-)
+
+
+def _code_family(name: str, *checkpoints: str) -> Family:
+    heads = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")
+    return Family(
+        name=name,
+        network=network_of_code,
+        spellings=(CODE,),
+        prefixes=(f"{name}.",),
+        heads=HEADS,
+        buffers=BUFFERS,
+        code=tuple(f"{name.capitalize()}{kind}" for kind in ("Model", *heads)),
+        tokenizer="XLMRobertaTokenizer",
+        checkpoints=checkpoints,
+        notes="The code is not run. `logn_attention_scale` and `mixed_b` are refused.",
+    )
+
+
+NEW = _code_family("new", "Alibaba-NLP/gte-base-en-v1.5, -large-", "Alibaba-NLP/gte-multilingual-base")
+GTE_CODE = _code_family("gte", "Snowflake/snowflake-arctic-embed-m-v2.0")

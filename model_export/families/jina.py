@@ -3,7 +3,7 @@
 import re
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from berth.types import Float32Array
 from model_export.errors import ExportError
@@ -53,6 +53,7 @@ class JinaConfig(Config):
     position_embedding_type: Literal["rotary", "absolute"] | None = None  # type: ignore[assignment]
     rope_parameters: dict[str, Any] | None = None
     rope_scaling: dict[str, Any] | None = Field(default=None, max_length=0)
+    layer_norm_eps: PositiveFloat = 1e-5
     rotary_emb_base: float = THETA
     rope_theta: float | None = None
     lora_adaptations: list[str] | None = None

@@ -56,7 +56,7 @@ class ModernBertConfig(BaseModel):
     layer_types: list[Kind] | None = None
     global_attn_every_n_layers: PositiveInt = 3
     global_rope_theta: float = THETAS[FULL]
-    local_rope_theta: float | None = THETAS[SLIDING]
+    local_rope_theta: float = THETAS[SLIDING]
     rope_parameters: dict[str, dict[str, Any] | None] | None = None
     sliding_window: PositiveInt | None = None
     rope_scaling: dict[str, Any] | None = Field(default=None, max_length=0)
@@ -79,10 +79,9 @@ def network(config: dict[str, Any]) -> Network:
     given = fields.rope_parameters or {}
     if unknown := given.keys() - THETAS.keys():
         raise ExportError(f"config.json: rope_parameters: {min(unknown)} is no layer type")
-    local = THETAS[SLIDING] if fields.local_rope_theta is None else fields.local_rope_theta
     full, sliding = (
         rotary_of(given.get(kind), theta, f"rope_parameters.{kind}")
-        for kind, theta in ((FULL, fields.global_rope_theta), (SLIDING, local))
+        for kind, theta in ((FULL, fields.global_rope_theta), (SLIDING, fields.local_rope_theta))
     )
     near = frozenset(layer for layer in layers if types[layer] == SLIDING)
     return Network(

@@ -12,6 +12,10 @@ CASES = int(os.environ.get("FUZZ_CASES", "1000"))
 """Cases that schemathesis makes of the OpenAPI."""
 BODIES = int(os.environ.get("FUZZ_BODIES", "2000"))
 """Bodies of random bytes."""
+FILES = int(os.environ.get("FUZZ_FILES", "2000"))
+"""Damaged files of a checkpoint, of each kind."""
+COMMANDS = int(os.environ.get("FUZZ_COMMANDS", "20"))
+"""Of these, those that are given to the command."""
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 
 

@@ -25,7 +25,7 @@ SENTENCES = (
     "The vector of a text is a list of numbers: 384 of them, or 768, one for each dimension.",
     "Where can I moor my boat? Ask the harbour master, who knows every berth and its depth.",
     "Déjà vu, naïve façades, über-cool, crème brûlée for 3.50!",
-    "Обработка естественного языка, корабль стоит у причала.",  # noqa: RUF001  # as it is spelled
+    "Обработка естественного языка, корабль стоит в порту.",
     "自然语言处理是人工智能的一个重要方向。 船停靠在港口的泊位上。",
     "She reads sentences, words, letters and numbers; he counts tokens, layers, heads and texts.",
 )

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
-from berth.artifact import Precision, Target, read_artifact
+from berth.artifact import Precision, Target, WeightBits, read_artifact
 from berth.backends.cpu.encoder import CpuEncoder
 from berth.encoder import Encoder, Input
 from berth.features import Feature
@@ -110,9 +110,13 @@ class Exported:
 
 
 def export_variant(
-    checkpoint: Checkpoint, out: Path, target: Target = "cpu", precision: Precision | None = None
+    checkpoint: Checkpoint,
+    out: Path,
+    target: Target = "cpu",
+    precision: Precision = "fp32",
+    bits: WeightBits | None = None,
 ) -> Summary:
-    return export(str(checkpoint.folder), out, target, precision, adapter=checkpoint.variant.adapter)
+    return export(str(checkpoint.folder), out, target, precision, bits, checkpoint.variant.adapter)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -193,9 +197,10 @@ def test_pairs_of_all_lengths_have_the_ids_of_longest_first(variant: Exported) -
         assert result.encoding.type_ids.tolist() == types
 
 
-def test_int8_is_near(variant: Exported) -> None:
+@pytest.mark.parametrize("bits", [7, 8])
+def test_int8_is_near(variant: Exported, bits: WeightBits) -> None:
     """The vectors of texts, layer by layer; of tokens, whose vectors are averaged in them, half may be farther off."""
-    folder = export_variant(variant.checkpoint, variant.folder.with_name("int8"), "cpu", "int8").folder
+    folder = export_variant(variant.checkpoint, variant.folder.with_name(f"int8-{bits}"), "cpu", "int8", bits).folder
     layers = range(read_artifact(folder).manifest.layers + 1)
     features = [Feature(pooling=pooling, layers=[layer]) for pooling in ("mean", "none") for layer in layers]
     of_texts, of_tokens = [], []

@@ -57,6 +57,14 @@ def _new(config: dict[str, Any], stored: Stored) -> tuple[dict[str, Any], Stored
     }, stored
 
 
+def _arctic(config: dict[str, Any], stored: Stored) -> tuple[dict[str, Any], Stored]:
+    """Spell GTE as Snowflake/snowflake-arctic-embed-m-v2.0 does: the same code as another class."""
+    config, stored = _new(config, stored)
+    places = {"AutoConfig": "configuration_hf_alibaba_nlp_gte.GteConfig"}
+    places |= {"AutoModel": "modeling_hf_alibaba_nlp_gte.GteModel"}
+    return config | {"architectures": ["GteModel"], "auto_map": places, "model_type": "gte"}, stored
+
+
 def _new_with_a_head(config: dict[str, Any], stored: Stored) -> tuple[dict[str, Any], Stored]:
     """Spell GTE as Alibaba-NLP/gte-multilingual-base does, a model for tokens."""
     config, stored = _new(config, stored)
@@ -257,6 +265,12 @@ VARIANTS = {
         config={**ONE_TYPE, "rope_parameters": _ntk(20_000.0)},
         tokenizer="unigram",
         respell=_new_with_a_head,
+    ),
+    "gte, code": Variant(
+        model_type="gte",
+        config={**ONE_TYPE, "rope_parameters": {"rope_type": "default", "rope_theta": 160_000.0}},
+        tokenizer="unigram",
+        respell=_arctic,
     ),
     "jina_embeddings_v3": Variant(
         model_type="jina_embeddings_v3", config=ONE_TYPE, tokenizer="unigram", converted=False, has_pooler=True
