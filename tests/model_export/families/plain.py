@@ -48,7 +48,8 @@ def write_plain(folder: Path, name: str, **fields: Any) -> Path:
 
 def read_stored(folder: Path) -> Stored:
     """Read a checkpoint's tensors."""
-    return load_file(folder / "model.safetensors")
+    stored: Stored = load_file(folder / "model.safetensors")
+    return stored
 
 
 def write_stored(folder: Path, stored: Stored) -> None:

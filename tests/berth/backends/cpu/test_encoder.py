@@ -131,6 +131,9 @@ class Session:
         self._session = session
         self._answer = answer
 
+    def get_inputs(self) -> Any:
+        return self._session.get_inputs()
+
     def run(self, *arguments: Any) -> Any:
         return self._answer(self._session.run(*arguments))
 
