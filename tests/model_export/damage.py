@@ -38,7 +38,6 @@ TOKENIZER = {
     "tokenize_chinese_chars": True,
     "truncation_side": "right",
     "padding_side": "right",
-    "auto_map": None,
 }
 KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
 MODULES: dict[str, Document] = {

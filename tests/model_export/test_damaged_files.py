@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.model_export.damage import DAMAGED, NETWORKS, Checkpoints, check_line, read
+from tests.model_export.damage import DAMAGED, NETWORKS, TOKENIZER, Checkpoints, check_line, read
 from tests.model_export.families.plain import plain_config
 
 
@@ -28,10 +28,12 @@ def test_any_file_is_read_or_refused_in_one_line(checkpoints: Checkpoints, kind:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_sound_files_are_read(checkpoints: Checkpoints, name: str) -> None:
-    with checkpoints.with_file(name, "config.json", b"{}") as folder:
-        assert "there is no config.json" in str(read(folder))
+def test_what_is_damaged_is_sound_before(checkpoints: Checkpoints, name: str) -> None:
+    with checkpoints.with_file(name, "tokenizer_config.json", json.dumps(TOKENIZER).encode()) as folder:
+        assert read(folder) is None
     assert read(folder) is None
+    with checkpoints.with_file(name, "config.json", b"{}"):
+        assert "there is no config.json" in str(read(folder))
 
 
 @pytest.mark.parametrize("field", ["num_hidden_layers", "max_position_embeddings", "vocab_size", "intermediate_size"])
