@@ -62,6 +62,5 @@ def open_tokenizer(artifact: Artifact) -> Tokenizer:
         artifact.tokenizer,
         max_tokens=manifest.max_tokens,
         vocab_size=manifest.vocab_size,
-        type_vocab_size=manifest.type_vocab_size,
         frame=manifest.frame,
     )

@@ -58,9 +58,9 @@ HEADER = """\
 <!-- Written by docs/models.py (`make models-page`); a test compares. -->
 
 ```
-berth serve --model BAAI/bge-m3                      # a name on the Hugging Face hub, or a folder
-python -m model_export BAAI/bge-m3 artifacts/bge-m3  # the same in two steps: export, then
-berth serve --model artifacts/bge-m3
+berth serve --model intfloat/multilingual-e5-base                      # a name on the Hugging Face hub, or a folder
+python -m model_export intfloat/multilingual-e5-base artifacts/e5  # the same in two steps: export, then
+berth serve --model artifacts/e5
 ```
 
 Berth reads the checkpoints of the families below from their `config.json`, safetensors, tokenizer and
@@ -74,8 +74,9 @@ that names it computes the same.
 """
 
 FOOTER = """
-Graphs for CUDA are experimental ([gpu.md](gpu.md)): an export computes them node by node on the CPU and compares; none has
-run on a card yet. fp16 becomes fp32 where a checkpoint's numbers do not bear it, and the export says so. What int8 costs and gains is in [int8.md](int8.md).
+Graphs for CUDA are experimental ([gpu.md](gpu.md)): an export computes them node by node on the CPU and compares; none
+has run on a card yet. fp16 becomes fp32 where a checkpoint's numbers do not bear it, and the export says so. What int8
+costs and gains is in [int8.md](int8.md).
 
 Checkpoints are named for their network; the table promises nothing about their licences. A checkpoint that is not named
 here is read all the same if its `model_type` is.

@@ -159,17 +159,17 @@ def pack_cuda(encodings: Sequence[Encoding], inputs: Sequence[str], layout_of: L
     """Pack texts for a graph of some inputs, a row of mean pooling for each."""
     lengths = np.array([len(encoding) for encoding in encodings])
     columns = np.arange(lengths.max())
-    packed = layout(tuple(lengths.tolist()))
+    packed, ids = layout(tuple(lengths.tolist())), np.concatenate([encoding.ids for encoding in encodings])
     feeds: dict[str, Int32Array | Float32Array] = {
         **packed,
-        "input_ids": np.concatenate([encoding.ids for encoding in encodings]),
+        "input_ids": ids,
         "token_type_ids": np.concatenate([encoding.type_ids for encoding in encodings]),
         "pool_rows": packed["first_tokens"][:, None] + np.minimum(columns, lengths[:, None] - 1).astype(np.int32),
         "pool_weights": ((columns < lengths[:, None]) / lengths[:, None]).astype(np.float32),
     }
     if layout_of.window is not None:
         feeds |= near_layout(tuple(lengths.tolist()), layout_of.window)
-    places = places_without_padding(encodings, layout_of.padding_id)
+    places = places_without_padding(encodings, ids, layout_of.padding_id)
     if places is not None:
         feeds["position_ids"] = places
     return {name: feeds[name] for name in inputs}

@@ -34,7 +34,7 @@ PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
-    """Serve a BERT model's vectors over HTTP. Every flag is also a variable: --max-texts is BERTH_MAX_TEXTS."""
+    """Serve an encoder's vectors over HTTP. Every flag is also a variable: --max-texts is BERTH_MAX_TEXTS."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,

@@ -7,12 +7,12 @@ import numpy as np
 from berth.types import Encoding, Int32Array
 
 
-def places_without_padding(encodings: Sequence[Encoding], padding_id: int | None) -> Int32Array | None:
+def places_without_padding(encodings: Sequence[Encoding], ids: Int32Array, padding_id: int | None) -> Int32Array | None:
     """Give each token's place in its own text, [tokens of all], -1 for padding; None where there is none of it.
 
-    This is `create_position_ids_from_input_ids` in transformers, counted from 0.
+    `ids` are those of all encodings. This is `create_position_ids_from_input_ids` in transformers, counted from 0.
     """
-    if padding_id is None or not any((encoding.ids == padding_id).any() for encoding in encodings):
+    if padding_id is None or not (ids == padding_id).any():
         return None
     return np.concatenate([_places(encoding.ids != padding_id) for encoding in encodings])
 

@@ -11,6 +11,9 @@ from berth.types import Text, TokenIds
 RATE_WEIGHT = 0.02
 """Of the last batch in the rate, which so is the mean of some fifty."""
 
+SHORT_TEXT = 512
+"""Tokens of one text that goes before bulk though it is more than a batch; of 8,192 it would keep a thread a minute."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -76,7 +79,8 @@ class Admission:
         rate. `TooLargeError`: as `check_size`.
         """
         self.check_size(tokens)
-        priority = Priority.SHORT if sequences == 1 or tokens <= lane.max_batch_tokens else Priority.BULK
+        short = tokens <= lane.max_batch_tokens or (sequences == 1 and tokens <= SHORT_TEXT)
+        priority = Priority.SHORT if short else Priority.BULK
         waiting = self._queue.waiting[priority]
         ahead = waiting.tokens
         if priority is Priority.BULK:  # of each other request as much, at least: those that fell behind catch up first

@@ -95,8 +95,8 @@ class Worker:
         self._changed = {priority: threading.Condition(self._lock) for priority in Priority}
         self._stopping = False
         self._started: list[threading.Thread] = []
-        self._running: dict[int, float] = {}
-        """When the batch of each thread began, by `perf_counter`."""
+        self._running: dict[int, tuple[float, float]] = {}
+        """When the batch of each thread began, by `perf_counter`, and how many batches' tokens it has."""
         self._lost: set[int] = set()  # the devices that have failed for good
         self._loop: asyncio.AbstractEventLoop
 
@@ -129,9 +129,12 @@ class Worker:
             thread.join(max(0.0, end - time.monotonic()))
 
     def oldest_batch(self) -> float:
-        """Give the seconds that the batch has taken which runs longest; 0 where none runs."""
+        """Give the seconds that the batch has taken which runs longest; 0 where none runs.
+
+        Of a text that has as many tokens as several batches they are the seconds a batch.
+        """
         now = time.perf_counter()
-        return max((now - started for started in list(self._running.values())), default=0.0)
+        return max(((now - started) / batches for started, batches in list(self._running.values())), default=0.0)
 
     async def run(
         self,
@@ -208,7 +211,8 @@ class Worker:
             return False
         lane, run, thread = batch[0].request.lane, BatchRun(held=held), threading.get_ident()
         assert isinstance(lane, ModelLane), "`run` queues such requests only"
-        self._running[thread] = run.started
+        tokens = sum(len(entry.sequence) for entry in batch)
+        self._running[thread] = run.started, max(1.0, tokens / lane.max_batch_tokens)
         results = run.encode(lane.backends[device], [entry.sequence for entry in batch])
         del self._running[thread]
         with self._lock:

@@ -98,11 +98,12 @@ class PreparedText:
 def prepare(name: str, options: EncodeOptions, tokenized: Tokenized, max_tokens: int, frame: Frame) -> PreparedText:
     """Prepare a tokenized input; raises `InvalidInputError` where nothing of it is left to pool."""
     encoding, features = tokenized.encoding, options.features
-    special = encoding.special
-    if special is not None and special.all() and any(feature.exclude_special for feature in features):
-        raise InvalidInputError(name, "has special tokens only, and `exclude_special` leaves nothing of them")
-    if encoding.prompt >= len(encoding) and not all(feature.include_prompt for feature in features):
-        raise InvalidInputError(name, "has no token beside the prompt's, which the model leaves out of the pooling")
+    for feature in features:
+        prompt = 0 if feature.include_prompt else encoding.prompt
+        if prompt >= len(encoding):
+            raise InvalidInputError(name, "has no token beside the prompt's, which the model leaves out of the pooling")
+        if feature.exclude_special and encoding.special is not None and encoding.special[prompt:].all():
+            raise InvalidInputError(name, "has special tokens only, and `exclude_special` leaves nothing of them")
     if options.windowed:
         windows = split(encoding, options.truncation, max_tokens, frame)
         if len(windows.encodings) > 1:

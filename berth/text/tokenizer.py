@@ -48,7 +48,7 @@ class Tokenized:
 class Tokenizer:
     """An artifact's tokenizer. Methods may be called from any thread; the library releases the GIL while it works."""
 
-    def __init__(self, path: Path, *, max_tokens: int, vocab_size: int, type_vocab_size: int, frame: Frame) -> None:
+    def __init__(self, path: Path, *, max_tokens: int, vocab_size: int, frame: Frame) -> None:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
             self._tokenizer.no_truncation()
@@ -62,7 +62,7 @@ class Tokenizer:
         self._has_rows = max(self._tokenizer.get_added_tokens_decoder(), default=0) < vocab_size
         self._frame = frame
         self._before, self._after = len(frame.before), len(frame.after)
-        self._takes_pairs = type_vocab_size > 1 or bool(frame.between)
+        self._takes_pairs = bool(frame.between) or len(set(pair.type_ids)) > 1
         if not is_framed(single.ids, frame) or pair.sequence_ids.count(None) != frame.size(pair=True):
             raise ArtifactError(f"{path} does not frame a text by {shown(frame)}, as the manifest says")
         self._types = single.type_ids
@@ -146,7 +146,7 @@ class Tokenizer:
                 self._check_ids(text.name, ids)
                 return self._encoding_of_ids(ids)
             case TextPair() if not self._takes_pairs:
-                raise InvalidInputError(text.name, "the model has one segment type and takes no pairs")
+                raise InvalidInputError(text.name, "the model takes no pairs: nothing tells one text from the other")
         assert encoding is not None, "the library encodes all but token ids"
         if not self._has_rows:
             self._check_rows(text.name, encoding)

@@ -137,6 +137,11 @@ class InfoAnswer(BaseModel):
     version: str
     hidden_size: int
     width: int
+    truncation_side: Literal["right", "left"]
+    further_poolings: list[str]
+    include_prompt: bool
+    projection: list[dict[str, Any]]
+    truncate_dim: int | None
     layers: int
     precision: str
     weight_bits: int | None

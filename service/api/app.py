@@ -99,7 +99,7 @@ def create_app(
         redoc_url=None,
         title="Berth",
         version=__version__,
-        description="Text in, vectors out: every representation of a BERT model over HTTP.",
+        description="Text in, vectors out: every representation that an encoder has over HTTP.",
         lifespan=lifespan,
         telemetry=NO_TELEMETRY,
     )

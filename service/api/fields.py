@@ -249,7 +249,7 @@ Truncate = Annotated[
     | Annotated[HeadCut, Tag("<head>")]
     | Annotated[WindowCut, Tag("<window>")],
     Discriminator(_truncate_shape),
-    Field(description="what to do with a text beyond the model's maximum"),
+    Field(description="what to do with a text beyond the model's maximum; the model's own way where left out or null"),
 ]
 
 

@@ -44,6 +44,9 @@ MASKED = -40.0
 so their weights are e^-40 of the largest at most, far below what float32 resolves in a sum. Of the lowest number ONNX
 Runtime's exponential is subnormal, and with such numbers Intel's processors take ten times as long."""
 
+MOST_KEPT = 1024
+"""Tokens of a batch whose layout is kept for the next of the same lengths; of 8,192 tokens it may be 4 MB."""
+
 Feeds = dict[str, NDArray[np.int32] | NDArray[np.float32] | NDArray[np.bool_]]
 
 
@@ -66,11 +69,13 @@ def pack(encodings: Sequence[Encoding], layout: Layout) -> Feeds:
 
     A graph may have fewer inputs.
     """
-    feeds = _laid_out(tuple(len(encoding) for encoding in encodings), layout.heads, layout.window) | {
-        "input_ids": np.concatenate([encoding.ids for encoding in encodings]),
+    ids = np.concatenate([encoding.ids for encoding in encodings])
+    lay_out = _laid_out if len(ids) <= MOST_KEPT else _laid_out.__wrapped__
+    feeds = lay_out(tuple(len(encoding) for encoding in encodings), layout.heads, layout.window) | {
+        "input_ids": ids,
         "token_type_ids": np.concatenate([encoding.type_ids for encoding in encodings]),
     }
-    places = places_without_padding(encodings, layout.padding_id)
+    places = places_without_padding(encodings, ids, layout.padding_id)
     return feeds if places is None else feeds | {"position_ids": places}
 
 

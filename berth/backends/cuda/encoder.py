@@ -101,7 +101,7 @@ class CudaEncoder:
             "pool_rows": rows.rows,
             "pool_weights": rows.weights,
         }
-        places = places_without_padding(encodings, self._padding_id)
+        places = places_without_padding(encodings, feeds["input_ids"], self._padding_id)
         if places is not None:
             feeds["position_ids"] = places
         return {name: array for name, array in feeds.items() if name in self._inputs}

@@ -26,7 +26,7 @@ Value = str | TextPair | SplitText | TokenIds
 @pytest.fixture(scope="module")
 def short(artifact: Artifact) -> Tokenizer:
     """Give the default model's tokenizer with room for ten tokens of a text, or nine of a pair."""
-    return Tokenizer(artifact.tokenizer, max_tokens=12, vocab_size=30522, type_vocab_size=2, frame=FRAME)
+    return Tokenizer(artifact.tokenizer, max_tokens=12, vocab_size=30522, frame=FRAME)
 
 
 def encode(tokenizer: Tokenizer, *values: Value, cut: Cut = Cut.END, **options: bool) -> list[Tokenized]:
@@ -174,14 +174,14 @@ def test_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: str | Non
     if content is not None:
         path.write_text(content)
     with pytest.raises(ArtifactError, match=r"tokenizer\.json"):
-        Tokenizer(path, max_tokens=10, vocab_size=10, type_vocab_size=2, frame=FRAME)
+        Tokenizer(path, max_tokens=10, vocab_size=10, frame=FRAME)
 
 
 def test_tokenizer_that_frames_nothing_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text('{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}')
     with pytest.raises(ArtifactError, match=r"tokenizer\.json"):
-        Tokenizer(path, max_tokens=10, vocab_size=10, type_vocab_size=2, frame=FRAME)
+        Tokenizer(path, max_tokens=10, vocab_size=10, frame=FRAME)
 
 
 def table_of(tokenizer: Tokenizer, value: Value, cut: Cut = Cut.END) -> list[Token]:
