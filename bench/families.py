@@ -106,7 +106,7 @@ class Lowered:
         write_graph(network, RandomWeights(network), folder, "cpu", precision)  # type: ignore[arg-type]
         self._session = session_of(folder)
         self._network = network
-        self._layout = Layout(network.heads, network.window, network.padding_id)
+        self._layout = network.layout
         self._inputs = [each.name for each in self._session.get_inputs()]
 
     def run(self, lengths: Sequence[int]) -> None:

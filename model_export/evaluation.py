@@ -156,14 +156,12 @@ def _fast_gelu(kernel: _Kernel, x: Float32Array, bias: Float32Array | None = Non
     return rows
 
 
-def _norm(
-    _: _Kernel, x: Float32Array, scale: Float32Array, shift: Float32Array, *, epsilon: float, **__: int
-) -> Float32Array:
-    _demand("LayerNormalization", scale.shape == shift.shape == x.shape[-1:])
+def _norm(_: _Kernel, x: Float32Array, scale: Float32Array, *shift: Float32Array, epsilon: float) -> Float32Array:
+    _demand("LayerNormalization", *(vector.shape == x.shape[-1:] for vector in (scale, *shift)))
     centred = x - x.mean(axis=-1, keepdims=True)
     deviation = np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + np.float32(epsilon))
-    rows: Float32Array = centred / deviation * scale + shift
-    return rows
+    rows: Float32Array = centred / deviation * scale
+    return sum(shift, rows)
 
 
 def _multiply(_: _Kernel, a: Float32Array, b: Float32Array) -> Float32Array:
@@ -230,6 +228,33 @@ def _packed_attention(
     return rows
 
 
+def _attention(
+    kernel: _Kernel,
+    query: Float32Array,
+    key: Float32Array,
+    value: Float32Array,
+    _bias: None,
+    _mask: None,
+    attention_bias: Float32Array,
+    *,
+    num_heads: int,
+    scale: float,
+) -> Float32Array:
+    """Attend in a batch, query [texts, queries, heads * head size], keys and values [texts, keys, heads * head size].
+
+    The bias is [texts, 1, queries, keys].
+    """
+    texts, queries, hidden = query.shape
+    keys = key.shape[1]
+    _demand("MultiHeadAttention", key.shape == value.shape, attention_bias.shape == (texts, 1, queries, keys))
+    q, k, v = (each.reshape(texts, -1, num_heads, hidden // num_heads).swapaxes(1, 2) for each in (query, key, value))
+    scores = kernel.see(q @ k.swapaxes(2, 3)) * np.float32(scale) + attention_bias
+    shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    shares /= shares.sum(axis=-1, keepdims=True)
+    context: Float32Array = kernel.store(shares) @ v
+    return context.swapaxes(1, 2).reshape(texts, queries, hidden)
+
+
 def _demand(kind: str, *conditions: bool) -> None:
     if not all(conditions):
         raise ExportError(f"{kind} of the graph is given shapes that it does not take")
@@ -247,5 +272,6 @@ OPERATORS: dict[tuple[str, str], Callable[..., Float32Array]] = {
     (MICROSOFT, "QuickGelu"): _quick_gelu,
     (MICROSOFT, "RotaryEmbedding"): _rotary,
     (MICROSOFT, "FastGelu"): _fast_gelu,
+    (MICROSOFT, "MultiHeadAttention"): _attention,
     (MICROSOFT, "PackedMultiHeadAttention"): _packed_attention,
 }

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from berth import __version__, artifact
 from berth.artifact import GoldenVector, Manifest, Output, Precision, Source, Target, WeightBits
-from berth.backends.cpu.packing import Layout
 from berth.processor import weight_bits_here
 from berth.types import Encoding
 from model_export.checkpoint import Checkpoint, find_checkpoint
@@ -58,10 +57,6 @@ class _Model:
     max_tokens: int
     adapter: str | None
     source: Source
-
-    @property
-    def layout(self) -> Layout:
-        return Layout(self.network.heads, self.network.window, self.network.padding_id)
 
 
 def export(
@@ -154,10 +149,10 @@ def _write_and_verify(
     else:
         random, of_random = batches[-1]
         alone = random[:1], of_random[:1]  # goes another way through the graph than several
-        figures = verify(folder, [*batches, alone], model.layout, precision, weight_bits)
+        figures = verify(folder, [*batches, alone], model.network.layout, precision, weight_bits)
     if precision == "int8":
         batches = _batches(model.network, model.weights, texts, precision, weight_bits, layers=1)
-        figures |= verify_rounded(folder, batches, model.layout)
+        figures |= verify_rounded(folder, batches, model.network.layout)
     [(real, of_real), _] = batches
     means = [text.hidden[-1].mean(axis=0).astype("float32") for text in of_real]
     artifact.write_golden_vectors(folder, [GoldenVector(*pair) for pair in zip(real, means, strict=True)])
@@ -202,7 +197,7 @@ def _manifest(
         max_tokens=model.max_tokens,
         vocab_size=model.network.vocab_size,
         type_vocab_size=max(1, model.network.type_vocab_size),
-        window=model.layout.window,
+        window=model.network.layout.window,
         padding_id=model.network.padding_id,
         pooling=model.usage.pooling,
         further_poolings=model.usage.further_poolings,

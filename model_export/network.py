@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from berth.backends.cpu.packing import Layout
+
 
 class Activation(StrEnum):
     """What stands between the products of a feed-forward block."""
@@ -99,9 +101,9 @@ class Network:
         return self.positions - self.first_position
 
     @property
-    def window(self) -> int | None:
-        """The reach of near layers, where there are any."""
-        return None if self.near is None else self.near.reach
+    def layout(self) -> Layout:
+        """What the network's kind decides of how a batch is laid out."""
+        return Layout(self.heads, None if self.near is None else self.near.reach, self.padding_id)
 
     def weights_of(self, layer: int) -> str:
         """Name the weights that a layer uses."""

@@ -14,7 +14,8 @@ import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as KernelMissingError
 
 from berth.artifact import GRAPH, Precision
-from berth.backends.cuda.graph import POOLED, POOLED_MAX, layout
+from berth.backends.cpu.packing import Layout
+from berth.backends.cuda.graph import POOLED, POOLED_MAX, layout, near_layout
 from berth.backends.positions import places_without_padding
 from berth.types import Encoding, Float32Array
 from model_export.comparison import Batch, Expected, compare, expected_outputs
@@ -48,10 +49,10 @@ def verify_cuda(
     check_structure(folder)
     evaluation = Evaluation(folder)
     if precision == "fp32":
-        return _verify(evaluation, batches, network.padding_id, precision)
+        return _verify(evaluation, batches, network.layout, precision)
     unrounded = _verify_unrounded(network, HalfWeights.of(weights), evaluation, batches)
     try:
-        figures = _verify(evaluation, batches, network.padding_id, precision)
+        figures = _verify(evaluation, batches, network.layout, precision)
     except ExportError as error:  # what rounding alone has done: without it the graph was right
         _demand_range(evaluation)
         raise HalfError(str(error)) from error
@@ -109,11 +110,11 @@ def _leave_attention_out(model: onnx.ModelProto) -> None:
 
 
 def _verify(
-    evaluation: Evaluation, batches: Sequence[Batch], padding_id: int | None, precision: Precision
+    evaluation: Evaluation, batches: Sequence[Batch], layout_of: Layout, precision: Precision
 ) -> dict[str, float]:
     compared = []
     for encodings, states in batches:
-        outputs = evaluation(pack_cuda(encodings, evaluation.inputs, padding_id))
+        outputs = evaluation(pack_cuda(encodings, evaluation.inputs, layout_of))
         compared.append(
             (
                 *compare(outputs, expected_outputs(states), LIMITS[precision], precision),
@@ -135,7 +136,7 @@ def _verify_unrounded(network: Network, halved: Weights, evaluation: Evaluation,
     for encodings, _ in batches:
         shorter = [encoding for encoding in encodings if len(encoding) <= UNROUNDED_TOKENS]
         states = forward(network, halved, shorter)
-        outputs = evaluation(pack_cuda(shorter, evaluation.inputs, network.padding_id), rounded=False)
+        outputs = evaluation(pack_cuda(shorter, evaluation.inputs, network.layout), rounded=False)
         for expected in (expected_outputs(states), _expected_pooled(states)):
             error, _ = compare(outputs, expected, LIMITS["fp32"], "fp16 before rounding")
             errors.append(error)
@@ -154,7 +155,7 @@ def _expected_pooled(states: Sequence[States]) -> Expected:
     yield POOLED_MAX, np.stack([text.hidden[-1].max(axis=0) for text in states])
 
 
-def pack_cuda(encodings: Sequence[Encoding], inputs: Sequence[str], padding_id: int | None = None) -> Feeds:
+def pack_cuda(encodings: Sequence[Encoding], inputs: Sequence[str], layout_of: Layout) -> Feeds:
     """Pack texts for a graph of some inputs, a row of mean pooling for each."""
     lengths = np.array([len(encoding) for encoding in encodings])
     columns = np.arange(lengths.max())
@@ -166,7 +167,9 @@ def pack_cuda(encodings: Sequence[Encoding], inputs: Sequence[str], padding_id: 
         "pool_rows": packed["first_tokens"][:, None] + np.minimum(columns, lengths[:, None] - 1).astype(np.int32),
         "pool_weights": ((columns < lengths[:, None]) / lengths[:, None]).astype(np.float32),
     }
-    places = places_without_padding(encodings, padding_id)
+    if layout_of.window is not None:
+        feeds |= near_layout(tuple(lengths.tolist()), layout_of.window)
+    places = places_without_padding(encodings, layout_of.padding_id)
     if places is not None:
         feeds["position_ids"] = places
     return {name: feeds[name] for name in inputs}

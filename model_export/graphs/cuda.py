@@ -23,12 +23,11 @@ schemas are in docs/ContribOperators.md):
 import numpy as np
 from onnx import TensorProto
 
-from berth.backends.cuda.graph import INPUTS, POOLED, POOLED_MAX
+from berth.backends.cuda.graph import INPUTS, NEAR_INPUTS, POOLED, POOLED_MAX
 from berth.types import Float32Array
 from model_export.builder import MICROSOFT, GraphBuilder
-from model_export.errors import ExportError
 from model_export.graphs.graph import Graph
-from model_export.network import Activation, Network
+from model_export.network import Activation, Network, Reach
 from model_export.weights import HalfWeights, Weights
 
 HEAD_STEP = 8
@@ -44,16 +43,17 @@ class CudaGraph(Graph):
 
     def __init__(self, network: Network, weights: Weights, builder: GraphBuilder) -> None:
         super().__init__(network, weights, builder)
-        if network.pre_norm or network.near is not None:
-            raise ExportError("for CUDA norms before the blocks and near attention are not built yet; export for cpu")
         step = 1 if network.rotaries() else HEAD_STEP  # turned heads stay as they are
         self.head_size = -(-network.head_size // step) * step
 
     def inputs(self) -> None:
-        for name, axes in INPUTS.items():
+        near = self.network.near is not None
+        for name, axes in (INPUTS | NEAR_INPUTS if near else INPUTS).items():
             if self.used(name):
-                kind = TensorProto.FLOAT if name == "pool_weights" else TensorProto.INT32
-                self.builder.input(name, list(axes), kind)
+                kind = TensorProto.FLOAT if name in ("pool_weights", "near_bias") else TensorProto.INT32
+                self.builder.input(name, [int(axis) if axis.isdigit() else axis for axis in axes], kind)
+        if near:
+            self.builder.op("Cast", "near.bias", "near_bias", to=self.data_type)
         self.builder.integers("second_axis", [1])
         self.builder.integers("heads", [-1, self.network.heads, 3, self.head_size])
         if self.network.rotaries():
@@ -83,7 +83,6 @@ class CudaGraph(Graph):
         network = self.network
         normed = result if network.embedding_size is None else "embeddings.normed"
         parts = self.summed_embeddings()
-        norm = [self.weight(f"embeddings.norm.{part}") for part in ("weight", "bias")]
         if len(parts) == 1:
             x = self.norm(normed, parts[0], "embeddings.norm")
         else:
@@ -92,18 +91,24 @@ class CudaGraph(Graph):
                 total = self.builder.op("Add", "embeddings.norm.sum", total, other)
                 x = self.norm(normed, total, "embeddings.norm")
             else:
+                norm = [self.weight(f"embeddings.norm.{part}") for part in ("weight", "bias")]
                 x = self.skip_norm(normed, total, other, *norm)
         return x if network.embedding_size is None else self.linear(result, x, "embeddings.projection")
 
     def attention(self, layer: int, x: str) -> str:
+        weights = self.network.weights_of(layer)
+        y = self.attended(layer, x)
+        return self.add_and_norm(f"layer.{layer}.attention_norm", x, y, weights, "attention_output", "attention_norm")
+
+    def attended(self, layer: int, x: str) -> str:
+        """Lay out attention, from the rows that queries, keys and values are made of to its output without a bias."""
         name, weights = f"layer.{layer}", self.network.weights_of(layer)
         context = self.turned_context(layer, x) if self.network.rotaries() else self.packed_context(layer, x)
         matrix = f"{weights}.attention_output.weight"
         if matrix not in self.builder:
             rows = self.filled(self.weights[matrix].T)  # [heads, head size, hidden]
             self.tensor(matrix, rows.reshape(-1, self.network.hidden_size))
-        y = self.builder.op("MatMul", f"{name}.attention_output.product", context, matrix)
-        return self.add_and_norm(f"{name}.attention_norm", x, y, weights, "attention_output", "attention_norm")
+        return self.builder.op("MatMul", f"{name}.attention_output.product", context, matrix)
 
     def packed_context(self, layer: int, x: str) -> str:
         """Lay out attention of queries, keys and values that come of one product."""
@@ -134,8 +139,28 @@ class CudaGraph(Graph):
                 "RotaryEmbedding", f"{part}.turned", rows, "rotary.position_ids", *tables, domain=MICROSOFT
             )
             turned.append(self.builder.op("Reshape", f"{part}.turned.rows", by_place, "hidden_rows"))
+        if self.network.reach_of(layer) is Reach.NEAR:
+            return self.near_context(name, [*turned, value])
         none = np.zeros(3 * self.network.hidden_size, np.float32)
         return self.packed_attention(f"{name}.context", *turned, value, self.tensor("no_bias", none))
+
+    def near_context(self, name: str, parts: list[str]) -> str:
+        """Lay out attention of chunks of queries with the keys that they reach, each chunk as a text of a batch."""
+        rows = ("near_query_rows", "near_key_rows", "near_key_rows")
+        chunks = [
+            self.builder.op("Gather", f"{part}.near", part, of) for part, of in zip(parts, rows, strict=True)
+        ]  # each [chunks, queries or keys, hidden]
+        context = self.builder.op(
+            "MultiHeadAttention",
+            f"{name}.near",
+            *chunks,
+            *("", "", "near.bias"),
+            domain=MICROSOFT,
+            num_heads=self.network.heads,
+            scale=self.network.head_size**-0.5,
+        )
+        in_chunks = self.builder.op("Reshape", f"{name}.near.rows", context, "hidden_rows")
+        return self.builder.op("Gather", f"{name}.context", in_chunks, "near_context_rows")  # [tokens, hidden]
 
     def packed_attention(self, name: str, *parts: str) -> str:
         bias = [] if self.network.buckets is None else ["bias"]
@@ -157,14 +182,18 @@ class CudaGraph(Graph):
         return np.pad(heads, [(0, 0), (0, missing), *[(0, 0)] * (rows.ndim - 1)])
 
     def feed_forward(self, layer: int, x: str, result: str) -> str:
+        y = self.fed(layer, x)
+        return self.add_and_norm(result, x, y, self.network.weights_of(layer), "outer", "output_norm")
+
+    def fed(self, layer: int, x: str) -> str:
+        """Lay out a feed-forward block without its last bias and its norm."""
         name, weights = f"layer.{layer}", self.network.weights_of(layer)
         if self.network.gated:
             gate = self.activation(f"{name}.gate.activation", *self.factors(layer, x, "gate"))
             inner = self.builder.op("Mul", f"{name}.gated", gate, self.linear(f"{name}.inner", x, f"{weights}.inner"))
         else:
             inner = self.activation(f"{name}.activation", *self.factors(layer, x, "inner"))
-        y = self.product(f"{name}.outer", inner, f"{weights}.outer")
-        return self.add_and_norm(result, x, y, weights, "outer", "output_norm")
+        return self.product(f"{name}.outer", inner, f"{weights}.outer")
 
     def factors(self, layer: int, x: str, part: str) -> list[str]:
         """Give a product, and its bias if it has one, for an operator that adds it."""
@@ -195,11 +224,24 @@ class CudaGraph(Graph):
         )
 
     def norm(self, name: str, x: str, weights: str) -> str:
-        parts = [self.weight(f"{weights}.{part}") for part in ("weight", "bias")]
+        parts = [self.weight(f"{weights}.{part}") for part in ("weight", "bias") if f"{weights}.{part}" in self.weights]
         return self.builder.op("LayerNormalization", name, x, *parts, epsilon=self.network.epsilon)
 
     def layer_with_norms_before(self, layer: int, x: str, result: str) -> str:
-        raise NotImplementedError("refused when the graph is begun")
+        name, weights = f"layer.{layer}", self.network.weights_of(layer)
+        before = x
+        if self.network.norm_before(layer):
+            before = self.norm(f"{name}.attention_norm", x, f"{weights}.attention_norm")
+        y = self.biased(self.attended(layer, before), f"{weights}.attention_output")
+        x = self.builder.op("Add", f"{name}.attended", x, y)
+        normed = self.norm(f"{name}.output_norm", x, f"{weights}.output_norm")
+        return self.builder.op("Add", result, x, self.biased(self.fed(layer, normed), f"{weights}.outer"))
+
+    def biased(self, product: str, weights: str) -> str:
+        """Add a bias, if there is one."""
+        if f"{weights}.bias" not in self.weights:
+            return product
+        return self.builder.op("Add", f"{product}.biased", product, self.weight(f"{weights}.bias"))
 
     def heads(self, x: str) -> None:
         super().heads(x)

@@ -195,6 +195,6 @@ def compute_graph() -> RunGraph:
         if artifact not in evaluations:
             evaluations[artifact] = Evaluation(artifact)
         evaluation = evaluations[artifact]
-        return evaluation(pack_cuda(encodings, evaluation.inputs, read_manifest(artifact).padding_id))
+        return evaluation(pack_cuda(encodings, evaluation.inputs, Layout.of(read_manifest(artifact))))
 
     return compute

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berth.artifact import Manifest
+from berth.backends.near import chunks_of
 from berth.backends.positions import places_without_padding
 from berth.types import Encoding, Int32Array
 
@@ -37,8 +38,6 @@ NEAR_INPUTS: dict[str, list[str]] = {
 }
 """Those of a network with layers whose tokens attend to near ones alone: a chunk is some queries and their keys."""
 
-CHUNK = 64
-"""Queries of a chunk. With the reach of ModernBERT, 64 to each side, a chunk has 192 keys."""
 
 MASKED = -40.0
 """Added to the scores of keys past a text's end, all of them its first token's. None is higher than the highest within,
@@ -95,28 +94,16 @@ def _laid_out(of: tuple[int, ...], heads: int, window: int | None) -> Feeds:
         "first_tokens": first_tokens,
         "alone": np.array(len(of) == 1),
     }
-    return feeds if window is None else feeds | _chunks(lengths, first_tokens, each_head, window)
+    return feeds if window is None else feeds | _near(lengths, first_tokens, each_head, window)
 
 
-def _chunks(lengths: Int32Array, first_tokens: Int32Array, each_head: Int32Array, window: int) -> Feeds:
-    """Cut texts into chunks of queries, each with the keys that any of them reaches: `NEAR_INPUTS`."""
-    longest, heads = int(lengths.max()), np.int32(len(each_head))
-    queries, keys = CHUNK, CHUNK + 2 * window
-    if longest <= keys:  # all keys are within a chunk's reach, or nearly: a text is a chunk
-        queries = keys = longest
-    counts = -(-lengths // np.int32(queries))
-    texts = np.repeat(np.arange(len(lengths), dtype=np.int32), counts)
-    starts = (np.arange(len(texts), dtype=np.int32) - np.repeat(np.cumsum(counts) - counts, counts)) * queries
-    ends, firsts = lengths[texts][:, None], first_tokens[texts][:, None]
-    key_starts = np.clip(starts - window, 0, np.maximum(lengths[texts] - keys, 0))
-    query_places = starts[:, None].astype(np.int32) + np.arange(queries, dtype=np.int32)
-    key_places = key_starts[:, None].astype(np.int32) + np.arange(keys, dtype=np.int32)
-    reached = np.abs(query_places[:, :, None] - key_places[:, None, :]) <= window
-    query_rows, key_rows = (np.where(each < ends, each, 0) + firsts for each in (query_places, key_places))
-    chunks, columns = (index.astype(np.int32) for index in np.nonzero(query_places < ends))
+def _near(lengths: Int32Array, first_tokens: Int32Array, each_head: Int32Array, window: int) -> Feeds:
+    """Lay out the chunks of near attention, each head's rows: `NEAR_INPUTS`."""
+    chunks, heads = chunks_of(lengths, first_tokens, window), np.int32(len(each_head))
+    width = np.int32(chunks.queries.shape[1])
     return {
-        "near_query_rows": query_rows[:, None, :] * heads + each_head[:, None],
-        "near_key_rows": key_rows[:, None, :] * heads + each_head[:, None],
-        "near_inside": (reached & (key_places < ends)[:, None, :])[:, None],
-        "near_context_rows": (chunks[:, None] * heads + each_head) * np.int32(queries) + columns[:, None],
+        "near_query_rows": chunks.queries[:, None, :] * heads + each_head[:, None],
+        "near_key_rows": chunks.keys[:, None, :] * heads + each_head[:, None],
+        "near_inside": chunks.inside[:, None],
+        "near_context_rows": (chunks.chunk_of[:, None] * heads + each_head) * width + chunks.place_of[:, None],
     }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from berth.artifact import Artifact, Manifest
 from berth.backends.cuda.calibration import USUAL_BUDGET
-from berth.backends.cuda.graph import POOLED, POOLED_MAX, layout
+from berth.backends.cuda.graph import POOLED, POOLED_MAX, layout, near_layout
 from berth.backends.cuda.pooling import PoolRows, pool_rows, pooled_by_graph
 from berth.backends.cuda.session import is_out_of_memory, open_session, shrinking
 from berth.backends.golden import check_golden_vectors
@@ -46,6 +46,7 @@ class CudaEncoder:
         self._project = project
         self._last = manifest.layers
         self._padding_id = manifest.padding_id
+        self._window = manifest.window
         self._inputs = {each.name for each in session.get_inputs()}
         self._shrink = False
 
@@ -91,10 +92,12 @@ class CudaEncoder:
 
     def _feeds(self, sequences: Sequence[TokenSequence], rows: PoolRows) -> Arrays:
         encodings = [sequence.encoding for sequence in sequences]
+        lengths = tuple(map(len, encodings))
         feeds: Arrays = {
             "input_ids": np.concatenate([encoding.ids for encoding in encodings]),
             "token_type_ids": np.concatenate([encoding.type_ids for encoding in encodings]),
-            **layout(tuple(map(len, encodings))),
+            **layout(lengths),
+            **({} if self._window is None else near_layout(lengths, self._window)),
             "pool_rows": rows.rows,
             "pool_weights": rows.weights,
         }

@@ -10,6 +10,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from berth.backends.near import chunks_of
+
 INPUTS: dict[str, list[str]] = {
     "input_ids": ["tokens"],
     "token_type_ids": ["tokens"],
@@ -23,6 +25,17 @@ INPUTS: dict[str, list[str]] = {
     "pool_weights": ["rows", "reach"],  # float32: the weight of each; 0 past the end
 }
 """The graph's inputs and their axes; int32 but for the weights. There is at least one row, whatever is fetched."""
+
+NEAR_INPUTS: dict[str, list[str]] = {
+    "near_query_rows": ["chunks", "queries"],  # the packed row to read; past a text's end its first token's
+    "near_key_rows": ["chunks", "keys"],
+    "near_bias": ["chunks", "1", "queries", "keys"],  # float32: 0, and `UNREACHED` where the key is out of reach
+    "near_context_rows": ["tokens"],  # each token's row in the chunks
+}
+"""Those of a network with layers whose tokens attend to near ones alone: a chunk is some queries and their keys."""
+
+UNREACHED = -1e4
+"""Added to the scores of keys that are out of reach: of such a number the exponential is 0 in float16 and float32."""
 
 POOLED = "pooled"
 """float32 [rows, hidden]: the sum of weights x tokens of the last layer: cls, last, mean, weighted mean."""
@@ -49,4 +62,18 @@ def layout(lengths: tuple[int, ...]) -> dict[str, NDArray[np.int32]]:
         "token_offset": np.concatenate([tokens, places[~inside]]).reshape(of.size, longest),
         "cumulative_sequence_length": ends,
         "first_tokens": ends[:-1],
+    }
+
+
+@lru_cache(maxsize=32)
+def near_layout(lengths: tuple[int, ...], window: int) -> dict[str, NDArray[np.int32] | NDArray[np.float32]]:
+    """Lay out the chunks of near attention: `NEAR_INPUTS`. Whoever reads the arrays must not write them."""
+    of = np.array(lengths, dtype=np.int32)
+    chunks = chunks_of(of, np.cumsum(of, dtype=np.int32) - of, window)
+    bias = np.where(chunks.inside, np.float32(0), np.float32(UNREACHED))
+    return {
+        "near_query_rows": chunks.queries,
+        "near_key_rows": chunks.keys,
+        "near_bias": bias[:, None],
+        "near_context_rows": chunks.chunk_of * np.int32(chunks.queries.shape[1]) + chunks.place_of,
     }

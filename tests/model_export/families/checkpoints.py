@@ -52,8 +52,6 @@ class Variant:
     has_pooler: bool = False
     adapter: str | None = None
     """The adapter that Berth is asked to merge."""
-    cuda: str | None = None
-    """Why there is no graph for CUDA, if there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from tests.model_export.families.checkpoints import Stored, Variant
 
 ONE_TYPE = {"type_vocab_size": 1}
 TWO_TYPES = {"type_vocab_size": 2}
-NO_NEAR_ATTENTION = "for CUDA norms before the blocks and near attention are not built yet"
 
 NTK = 8.0
 HEAD_SIZE = 12
@@ -283,18 +282,14 @@ VARIANTS = {
         respell=_adapted_jina,
         adapter=ADAPTERS[0],
     ),
-    "modernbert": Variant(
-        model_type="modernbert", config=_modernbert(), tokenizer="byte-level", cuda=NO_NEAR_ATTENTION
-    ),
+    "modernbert": Variant(model_type="modernbert", config=_modernbert(), tokenizer="byte-level"),
     "modernbert, biases": Variant(
         model_type="modernbert",
         config=_modernbert(local_attention=16, norm_bias=True, attention_bias=True, mlp_bias=True, norm_eps=1e-3),
-        cuda=NO_NEAR_ATTENTION,
     ),
     "modernbert, every second": Variant(
         model_type="modernbert",
         config=_modernbert(local_attention=6, global_attn_every_n_layers=2, hidden_activation="gelu_new"),
-        cuda=NO_NEAR_ATTENTION,
     ),
     "modernbert, old": Variant(
         model_type="modernbert",
@@ -306,24 +301,16 @@ VARIANTS = {
         ),
         tokenizer="byte-level",
         respell=_old_modernbert,
-        cuda=NO_NEAR_ATTENTION,
     ),
     "modernbert, listed": Variant(
         model_type="modernbert",
         config=_modernbert(local_attention=12, layer_types=[SLIDING, FULL, SLIDING]),
         respell=_masked_language_model,
-        cuda=NO_NEAR_ATTENTION,
     ),
-    "modernbert, all global": Variant(
-        model_type="modernbert", config=_modernbert(layer_types=[FULL] * 3), cuda=NO_NEAR_ATTENTION
-    ),
-    "modernbert, all near": Variant(
-        model_type="modernbert", config=_modernbert(layer_types=[SLIDING] * 3), cuda=NO_NEAR_ATTENTION
-    ),
+    "modernbert, all global": Variant(model_type="modernbert", config=_modernbert(layer_types=[FULL] * 3)),
+    "modernbert, all near": Variant(model_type="modernbert", config=_modernbert(layer_types=[SLIDING] * 3)),
     "modernbert, chunks": Variant(  # more tokens than the queries and keys of one chunk
-        model_type="modernbert",
-        config=_modernbert(max_position_embeddings=300),
-        cuda=NO_NEAR_ATTENTION,
+        model_type="modernbert", config=_modernbert(max_position_embeddings=300)
     ),
 }
 """By a name that begins with the family's."""

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from berth.backends.cpu.packing import CHUNK, INPUTS, MASKED, Layout, pack
+from berth.backends.cpu.packing import INPUTS, MASKED, Layout, pack
+from berth.backends.near import CHUNK
 from berth.types import Encoding
 
 
