@@ -74,12 +74,13 @@ that names it computes the same.
 """
 
 FOOTER = """
-Graphs for CUDA are experimental ([gpu.md](gpu.md)): an export computes them node by node on the CPU and compares; none
-has run on a card yet. fp16 becomes fp32 where a checkpoint's numbers do not bear it, and the export says so. What int8
-costs and gains is in [int8.md](int8.md).
+Graphs for CUDA are experimental ([gpu.md](gpu.md)): an export computes them node by node on the CPU and compares;
+none has run on a card yet. fp16 becomes fp32 where a checkpoint's numbers do not bear it, and the export says so.
+What int8 costs and gains is in [int8.md](int8.md).
 
-Checkpoints are named for their network; the table promises nothing about their licences. A checkpoint that is not named
-here is read all the same if its `model_type` is.
+Checkpoints are named for their network; the table promises nothing about their licences. Some (BAAI/bge-m3) are pickles
+on the hub, which an export refuses with the line that converts them. A checkpoint that is not named here is read all the
+same if its `model_type` is.
 
 ## What each family refuses
 

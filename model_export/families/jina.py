@@ -54,7 +54,7 @@ class JinaConfig(Config):
     rope_parameters: dict[str, Any] | None = None
     rope_scaling: dict[str, Any] | None = Field(default=None, max_length=0)
     layer_norm_eps: PositiveFloat = 1e-5
-    rotary_emb_base: float = THETA
+    rotary_emb_base: float | None = None
     rope_theta: float | None = None
     lora_adaptations: list[str] | None = None
     lora_rank: PositiveInt = 4
@@ -66,13 +66,19 @@ def network(config: dict[str, Any]) -> Network:
     fields = read(JinaConfig, config)
     if config.get("auto_map") is not None and fields.position_embedding_type != "rotary":
         raise ExportError(f"config.json: position_embedding_type {fields.position_embedding_type!r} is not rotary")
+    parameters = fields.rope_parameters or {}
+    given = [
+        each for each in (fields.rope_theta, fields.rotary_emb_base, parameters.get("rope_theta")) if each is not None
+    ]
+    if given[1:] != given[:-1]:
+        raise ExportError("config.json: rope_parameters, rope_theta and rotary_emb_base disagree")
     sizes = fields.sizes()
     check_even_heads(fields.hidden_size, fields.num_attention_heads)
     return Network(
         **sizes,
         type_vocab_size=fields.type_vocab_size,
         learned_positions=False,
-        rotary=rotary_of(fields.rope_parameters, fields.rope_theta or fields.rotary_emb_base),
+        rotary=rotary_of(parameters, given[0] if given else THETA),
     )
 
 

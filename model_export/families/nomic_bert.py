@@ -18,6 +18,14 @@ from model_export.families.family import Family, Part, Spelling
 from model_export.network import Activation, Network, Rotary
 
 THETA = 1000.0
+TWICE = {
+    "n_embd": "hidden_size",
+    "n_head": "num_attention_heads",
+    "n_layer": "num_hidden_layers",
+    "n_inner": "intermediate_size",
+    "layer_norm_epsilon": "layer_norm_eps",
+}
+"""The code's names and transformers', of which a config.json may have both. Positions may differ: those are limits."""
 
 CODE: Spelling = {
     "embeddings.word": "embeddings.word_embeddings",
@@ -83,13 +91,18 @@ class CodeConfig(BaseModel):
     quantization_config: None = None
 
 
-class NativeConfig(Config):
+class NativeRotary(BaseModel):
+    """transformers' field of rotary positions."""
+
+    rope_parameters: dict[str, Any] | None = None
+
+
+class NativeConfig(NativeRotary, Config):
     """transformers' fields and defaults."""
 
     type_vocab_size: PositiveInt = 2
     hidden_act: str = "silu"
     head_dim: int | None = None
-    rope_parameters: dict[str, Any] | None = None
     rope_scaling: dict[str, Any] | None = Field(default=None, max_length=0)
     rope_theta: float = THETA
 
@@ -101,6 +114,7 @@ def network(config: dict[str, Any]) -> Network:
 
 def _by_code(config: dict[str, Any]) -> Network:
     fields = read(CodeConfig, config)
+    _check_agreement(config, fields)
     check_heads(fields.n_embd, fields.n_head, "n_head")
     check_even_heads(fields.n_embd, fields.n_head)
     multiple = fields.pad_vocab_size_multiple or 1
@@ -122,6 +136,16 @@ def _by_code(config: dict[str, Any]) -> Network:
         inner_bias=fields.mlp_fc1_bias,
         outer_bias=fields.mlp_fc2_bias,
     )
+
+
+def _check_agreement(config: dict[str, Any], fields: CodeConfig) -> None:
+    """Raise `ExportError` where transformers' names, which it reads without the code, say something else."""
+    for ours, theirs in TWICE.items():
+        if config.get(ours) is not None and config.get(theirs, config[ours]) != config[ours]:
+            raise ExportError(f"config.json: {ours} {config[ours]!r:.80} and {theirs} {config[theirs]!r:.80} disagree")
+    parameters = read(NativeRotary, config).rope_parameters
+    if parameters is not None and rotary_of(parameters, fields.rotary_emb_base) != Rotary(fields.rotary_emb_base):
+        raise ExportError(f"config.json: rotary_emb_base {fields.rotary_emb_base} and rope_parameters disagree")
 
 
 def _native(config: dict[str, Any]) -> Network:

@@ -76,6 +76,12 @@ OF_ONE: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"n_inner": 50}, "but config.json asks for [50, 60]"),
         ({"qkv_proj_bias": True}, "encoder.layers.0.attn.Wqkv.bias [60] is missing"),
     ],
+    "nomic_bert, both": [
+        ({"num_attention_heads": 6}, "config.json: n_head 5 and num_attention_heads 6 disagree"),
+        ({"layer_norm_eps": 1e-5}, "config.json: layer_norm_epsilon 1e-12 and layer_norm_eps 1e-05 disagree"),
+        ({"rope_parameters": {"rope_theta": 2e4}}, "rotary_emb_base 10000.0 and rope_parameters disagree"),
+    ],
+    "jina_embeddings_v3": [({"rope_theta": 1e3}, "rope_parameters, rope_theta and rotary_emb_base disagree")],
     "gte": [({"type_vocab_size": 0}, "tensor embeddings.token_type_embeddings.weight [1, 60] is not part of a gte")],
     "new": [
         ({"logn_attention_scale": True}, "config.json: logn_attention_scale: "),
@@ -188,8 +194,10 @@ def test_a_tensor_too_many(tmp_path: Path, refused: Refused, name: str, tensor: 
     refused(folder, f"tensor {tensor} [2, 60] is not part of a {plain_config(name)['model_type']} encoder")
 
 
-@pytest.mark.parametrize(("precision", "number"), [("fp32", np.nan), ("int8", -np.inf)])
-@pytest.mark.parametrize("name", SPELLINGS)
+@pytest.mark.parametrize(
+    ("name", "number", "precision"),
+    [*((name, np.nan, "fp32") for name in SPELLINGS), ("bert", -np.inf, "int8"), ("gte", np.inf, "int8")],
+)
 def test_a_number_that_is_not_finite(
     tmp_path: Path, refused: Refused, name: str, number: float, precision: Precision
 ) -> None:
