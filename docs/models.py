@@ -40,13 +40,15 @@ CONFIG = {
 
 NOTHING = "\N{EN DASH}"
 YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}
+SCALING, SCALING_BUT_NTK = "`rope_scaling`", "a `rope_scaling` but `ntk`"
 PROBES: dict[str, dict[str, Any]] = {
     "relative positions (`position_embedding_type`)": {"position_embedding_type": "relative_key_query"},
     "decoders (`is_decoder`)": {"is_decoder": True},
     "more than one layer in a group (`inner_group_num`)": {"inner_group_num": 2},
     "another number of buckets than 32": {"relative_attention_num_buckets": 64},
     "rotary positions scaled otherwise than linearly": {"rope_parameters": YARN},
-    "other scalings than `ntk`": {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+    SCALING: {"rope_scaling": {"type": "ntk", "factor": 2.0}},
+    SCALING_BUT_NTK: {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
     "RMSNorm (`layer_norm_type`)": {"layer_norm_type": "rms_norm"},
     "`logn_attention_scale`": {"logn_attention_scale": True},
     "heads of a size of their own (`head_dim`)": {"head_dim": 24},
@@ -79,8 +81,8 @@ none has run on a card yet. fp16 becomes fp32 where a checkpoint's numbers do no
 What int8 costs and gains is in [int8.md](int8.md).
 
 Checkpoints are named for their network; the table promises nothing about their licences. Some (BAAI/bge-m3) are pickles
-on the hub, which an export refuses with the line that converts them. A checkpoint that is not named here is read all the
-same if its `model_type` is.
+on the hub, which an export refuses with the line that converts them. A checkpoint that is not named here is read all
+the same if its `model_type` is.
 
 ## What each family refuses
 
@@ -178,11 +180,17 @@ def _targets(family: Family, notes: dict[str, int]) -> Iterator[str]:
 
 
 def _refused(family: Family) -> Iterator[str]:
-    for what, fields in PROBES.items():
-        try:
-            _network(family, **fields)
-        except ExportError:
-            yield what
+    """Name what a family refuses; where it takes no scaling at all, none is named by itself."""
+    refused = [what for what, fields in PROBES.items() if not _is_read(family, fields)]
+    yield from (what for what in refused if not (what == SCALING_BUT_NTK and SCALING in refused))
+
+
+def _is_read(family: Family, fields: dict[str, Any]) -> bool:
+    try:
+        _network(family, **fields)
+    except ExportError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -126,20 +126,16 @@ def _skip_norm(
     return rows
 
 
-def _bias_gelu(kernel: _Kernel, x: Float32Array, bias: Float32Array) -> Float32Array:
+def _bias_gelu(kernel: _Kernel, x: Float32Array, bias: Float32Array | None = None) -> Float32Array:
     """Multiply x by the share of the normal distribution below x; the share is stored (`_Normcdf` in common.cuh)."""
-    _demand("BiasGelu", bias.shape == x.shape[-1:])
-    x = kernel.store(x + bias)
+    if bias is not None:
+        _demand("BiasGelu", bias.shape == x.shape[-1:])
+        x = kernel.store(x + bias)
     share: Float32Array = (1 + _erf(x * np.float32(0.5**0.5))) / np.float32(2)
     return np.multiply(x, kernel.store(share))
 
 
 _erf = np.vectorize(math.erf, otypes=[np.float32])
-
-
-def _gelu(kernel: _Kernel, x: Float32Array) -> Float32Array:
-    """BiasGelu without a bias."""
-    return np.multiply(x, kernel.store((1 + _erf(x * np.float32(0.5**0.5))) / np.float32(2)))
 
 
 def _quick_gelu(_: _Kernel, x: Float32Array, *, alpha: float) -> Float32Array:
@@ -268,7 +264,7 @@ OPERATORS: dict[tuple[str, str], Callable[..., Float32Array]] = {
     (MICROSOFT, "BiasGelu"): _bias_gelu,
     ("", "Mul"): _multiply,
     ("", "LayerNormalization"): _norm,
-    (MICROSOFT, "Gelu"): _gelu,
+    (MICROSOFT, "Gelu"): _bias_gelu,
     (MICROSOFT, "QuickGelu"): _quick_gelu,
     (MICROSOFT, "RotaryEmbedding"): _rotary,
     (MICROSOFT, "FastGelu"): _fast_gelu,

@@ -26,6 +26,11 @@ from model_export.verify import GOLDEN_LAYERS, probe_tolerance, verify, verify_r
 from model_export.verify_cuda import verify_cuda
 from model_export.weights import Weights, match_weights
 
+LEAST_TOKENS = 3
+"""Of a text: two special ones and one between."""
+ADAPTER = "adapter_config.json"
+"""With it transformers and peft load another model than the folder's weights are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -111,6 +116,12 @@ def _read(source: Checkpoint, adapter: str | None = None) -> _Model:
     if usage.transformer not in ("Transformer", family.module):
         raise ExportError(f"{source.id}: modules.json: {usage.transformer} is code that no family covers")
     network = family.network(config)
+    if network.max_tokens < LEAST_TOKENS:
+        raise ExportError(f"config.json: max_position_embeddings leaves a text {network.max_tokens} tokens")
+    if encoder.file(ADAPTER):
+        raise ExportError(
+            f"{encoder.folder / ADAPTER}: an adapter beside the weights is not merged; merge it with peft"
+        )
     stored = open_tensors(encoder)
     tensors: TensorSource = stored
     if family.adapted is not None:

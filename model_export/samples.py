@@ -6,6 +6,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from berth.types import Encoding
+from model_export.graphs.int8 import LONG
 from model_export.network import Network
 
 GOLDEN_TEXTS = (
@@ -19,8 +20,9 @@ GOLDEN_TEXTS = (
 )
 
 
-MOST_TOKENS = 512
-"""Of a text by which a graph is judged: the reference lays out a score for each pair of tokens in float64."""
+MOST_TOKENS = LONG + 1
+"""Of a text by which a graph is judged, so that each of its branches runs: the reference lays out a score for each pair
+of tokens in float64."""
 
 
 def golden_encodings(tokenizer: Tokenizer, max_tokens: int) -> list[Encoding]:

@@ -12,6 +12,7 @@ ACTIVATIONS = {
     "gelu_python": Activation.GELU,
     "gelu_new": Activation.GELU_TANH,
     "gelu_pytorch_tanh": Activation.GELU_TANH,
+    "gelu_fast": Activation.GELU_TANH,
     "relu": Activation.RELU,
     "silu": Activation.SILU,
     "swish": Activation.SILU,
@@ -22,7 +23,16 @@ Layers = Annotated[int, Field(ge=1, le=1000)]
 Positions = Annotated[int, Field(ge=3, le=1 << 17)]
 
 
-class Config(BaseModel):
+class AnyConfig(BaseModel):
+    """Fields that any checkpoint may have, and of which none is obeyed."""
+
+    pruned_heads: dict[str, Any] | None = Field(default=None, max_length=0)
+    quantization_config: None = None
+    transformers_weights: None = None
+    """Another file of weights that transformers would read."""
+
+
+class Config(AnyConfig):
     """The fields that decide how most encoders compute; defaults are for files older than the field."""
 
     hidden_size: PositiveInt
@@ -36,8 +46,6 @@ class Config(BaseModel):
     position_embedding_type: Literal["absolute"] | None = None
     is_decoder: Literal[False] | None = None
     add_cross_attention: Literal[False] | None = None
-    pruned_heads: dict[str, Any] | None = Field(default=None, max_length=0)
-    quantization_config: None = None
 
     @property
     def activation(self) -> Activation:

@@ -1,11 +1,12 @@
 """DistilBERT: BERT without types and without a pooler."""
 
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import PositiveInt
 
+from model_export.errors import ExportError
 from model_export.families.bert import EMBEDDINGS
-from model_export.families.config import Layers, Positions, activation_of, check_heads, read
+from model_export.families.config import AnyConfig, Layers, Positions, activation_of, check_heads, read
 from model_export.families.family import Family
 from model_export.network import Network
 
@@ -22,7 +23,11 @@ MODULES = {
 }
 
 
-class DistilBertConfig(BaseModel):
+ALIASES = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
+"""Names by which transformers takes the same fields too."""
+
+
+class DistilBertConfig(AnyConfig):
     """Its fields, by its own names."""
 
     dim: PositiveInt
@@ -31,14 +36,17 @@ class DistilBertConfig(BaseModel):
     hidden_dim: PositiveInt
     vocab_size: PositiveInt
     max_position_embeddings: Positions = 512
-    activation: Literal["gelu", "relu"] = "gelu"
-    pruned_heads: dict[str, Any] | None = Field(default=None, max_length=0)
-    quantization_config: None = None
+    activation: str = "gelu"
 
 
 def network(config: dict[str, Any]) -> Network:
     """Read the sizes from `config.json`; a table of sinusoids is one of the checkpoint's tensors all the same."""
     fields = read(DistilBertConfig, config)
+    for alias, name in ALIASES.items():
+        if alias in config and config[alias] != config.get(name):
+            raise ExportError(
+                f"config.json: {alias} {config[alias]!r:.80} and {name} {config.get(name)!r:.80} disagree"
+            )
     check_heads(fields.dim, fields.n_heads, "n_heads")
     return Network(
         hidden_size=fields.dim,

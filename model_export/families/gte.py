@@ -5,8 +5,9 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt
 
 from model_export.errors import ExportError
-from model_export.families.config import Config, check_even_heads, read, rotary_of
+from model_export.families.config import Config, check_even_heads, check_heads, read, rotary_of
 from model_export.families.family import Family, Part, Spelling
+from model_export.families.native import NATIVE
 from model_export.network import Network, Rotary
 
 CODE: Spelling = {
@@ -24,21 +25,6 @@ CODE: Spelling = {
     "layer.#.output_norm": "encoder.layer.#.mlp_ln",
     "pooler": "pooler.dense",
 }
-NATIVE: Spelling = {
-    "embeddings.word": "embeddings.word_embeddings",
-    "embeddings.type": "embeddings.token_type_embeddings",
-    "embeddings.norm": "embeddings.LayerNorm",
-    "layer.#.query": "layers.#.self_attn.q_proj",
-    "layer.#.key": "layers.#.self_attn.k_proj",
-    "layer.#.value": "layers.#.self_attn.v_proj",
-    "layer.#.attention_output": "layers.#.self_attn.o_proj",
-    "layer.#.attention_norm": "layers.#.post_attention_layernorm",
-    "layer.#.inner": "layers.#.mlp.up_proj",
-    "layer.#.gate": "layers.#.mlp.gate_proj",
-    "layer.#.outer": "layers.#.mlp.down_proj",
-    "layer.#.output_norm": "layers.#.post_mlp_layernorm",
-    "pooler": "pooler.dense",
-}
 
 
 class NativeConfig(Config):
@@ -53,7 +39,7 @@ class NativeConfig(Config):
 
 
 class CodeConfig(Config):
-    """The code's fields; of those of one value another one is another network."""
+    """The code's fields. Of those with one value here any other is refused."""
 
     type_vocab_size: NonNegativeInt = 0
     hidden_act: str = "gelu"
@@ -75,6 +61,7 @@ def network(config: dict[str, Any]) -> Network:
 def network_of_code(config: dict[str, Any]) -> Network:
     """Read the code's `config.json`."""
     fields = read(CodeConfig, config)
+    check_heads(fields.hidden_size, fields.num_attention_heads)
     return _network(fields, fields.type_vocab_size, _scaled(fields))
 
 
@@ -99,8 +86,15 @@ def _scaled(fields: CodeConfig) -> Rotary:
     factor = scaling.pop("factor", None)
     if scaling.pop("mixed_b", None) is not None:
         raise ExportError("config.json: rope_scaling: mixed_b is not implemented")
-    if scaling != {"type": "ntk"} or isinstance(factor, bool) or not isinstance(factor, int | float) or factor <= 0:
-        raise ExportError(f"config.json: rope_scaling {fields.rope_scaling!r:.100} is not of type ntk with a factor")
+    if (
+        scaling != {"type": "ntk"}
+        or isinstance(factor, bool)
+        or not isinstance(factor, int | float)
+        or not 1 < factor < 1e12
+    ):
+        raise ExportError(
+            f"config.json: rope_scaling {fields.rope_scaling!r:.100} is not of type ntk with a factor above 1"
+        )
     head_size = fields.hidden_size // fields.num_attention_heads
     return Rotary(fields.rope_theta * factor, factor ** (2 / head_size))
 

@@ -3,10 +3,12 @@
 import re
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from berth.types import Float32Array
 from model_export.errors import ExportError
+from model_export.families import native
 from model_export.families.config import Config, check_even_heads, read, rotary_of
 from model_export.families.family import Family, Part, Spelling
 from model_export.network import Network
@@ -31,18 +33,9 @@ CODE: Spelling = {
     "pooler": "pooler.dense",
 }
 NATIVE: Spelling = {
-    "embeddings.word": "embeddings.word_embeddings",
-    "embeddings.type": "embeddings.token_type_embeddings",
-    "embeddings.norm": "embeddings.LayerNorm",
-    "layer.#.query": "layers.#.self_attn.q_proj",
-    "layer.#.key": "layers.#.self_attn.k_proj",
-    "layer.#.value": "layers.#.self_attn.v_proj",
-    "layer.#.attention_output": "layers.#.self_attn.o_proj",
-    "layer.#.attention_norm": "layers.#.post_attention_layernorm",
+    **native.NATIVE,
     "layer.#.inner": "layers.#.mlp.fc1",
     "layer.#.outer": "layers.#.mlp.fc2",
-    "layer.#.output_norm": "layers.#.post_mlp_layernorm",
-    "pooler": "pooler.dense",
 }
 
 
@@ -72,6 +65,8 @@ def network(config: dict[str, Any]) -> Network:
     ]
     if given[1:] != given[:-1]:
         raise ExportError("config.json: rope_parameters, rope_theta and rotary_emb_base disagree")
+    if config.get("auto_map") is not None and (fields.rotary_emb_base is None or fields.rope_parameters):
+        raise ExportError("config.json: the code's rotary positions are rotary_emb_base, and it alone must be given")
     sizes = fields.sizes()
     check_even_heads(fields.hidden_size, fields.num_attention_heads)
     return Network(
@@ -104,13 +99,35 @@ class AdaptedTensors:
         weight = self._tensors.read(self._original(name))
         if self._adapter is None or name not in self._adapted:
             return weight
-        a, b = (self._tensors.read(f"{self._place(name)}.0.lora_{each}") for each in "AB")
-        down, up = a[self._adapter], b[self._adapter]
-        change = up @ down if (len(up), down.shape[-1]) == weight.shape else down @ up
-        if change.shape != weight.shape:
-            raise ExportError(f"tensor {self._place(name)}.0.lora_A {list(a.shape)} does not fit {list(weight.shape)}")
-        merged: Float32Array = weight + change * weight.dtype.type(self._scale)
-        return merged
+        a, b = (self._tensors.read(part)[self._adapter] for part in self._parts(name))
+        scale = np.float32(self._scale)
+        change: Float32Array = (b * scale) @ a if self._is_linear(name) else (a * scale) @ b
+        change += weight
+        return change
+
+    def check(self, adapters: int, rank: int) -> None:
+        """Raise `ExportError` where a weight's adapters are not there or do not have the shapes that they must have."""
+        known = set(self._tensors.names())
+        for name, place in self._adapted.items():
+            for each in (self._original(name), *self._parts(name)):
+                if each not in known:
+                    raise ExportError(f"tensor {each} is missing from the checkpoint")
+            first, last = self.shape(name)
+            linear = (adapters, rank, last), (adapters, first, rank)
+            table = (adapters, first, rank), (adapters, rank, last)
+            shapes = tuple(self._tensors.shape(part) for part in self._parts(name))
+            if shapes not in (linear, table):
+                found = " and ".join(str(list(shape)) for shape in shapes)
+                raise ExportError(
+                    f"tensors {place}.parametrizations.weight.0.lora_A and lora_B are {found}, "
+                    f"but config.json asks for {adapters} adapters of rank {rank}"
+                )
+
+    def _is_linear(self, name: str) -> bool:
+        return self._tensors.shape(self._parts(name)[1])[1] == self.shape(name)[0]
+
+    def _parts(self, name: str) -> list[str]:
+        return [f"{self._place(name)}.0.lora_{each}" for each in "AB"]
 
     def _original(self, name: str) -> str:
         return f"{self._place(name)}.original" if name in self._adapted else name
@@ -126,7 +143,11 @@ def adapted(config: dict[str, Any], tensors: Tensors, adapter: str | None) -> Ad
     if adapter is not None and adapter not in names:
         raise ExportError(f"the checkpoint has no adapter {adapter!r}; it has: {', '.join(names) or 'none'}")
     place = None if adapter is None else names.index(adapter)
-    return AdaptedTensors(tensors, place, fields.lora_alpha / fields.lora_rank)
+    merged = AdaptedTensors(tensors, place, fields.lora_alpha / fields.lora_rank)
+    if adapter is not None and len(merged.names()) == len(tensors.names()):
+        raise ExportError(f"the checkpoint has no weights of the adapter {adapter!r}")
+    merged.check(len(names), fields.lora_rank)
+    return merged
 
 
 def _family(name: str, code: tuple[str, ...], *checkpoints: str) -> Family:

@@ -2,10 +2,11 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from model_export.errors import ExportError
 from model_export.families.config import (
+    AnyConfig,
     Layers,
     Positions,
     activation_of,
@@ -38,7 +39,7 @@ MODULES: Spelling = {
 }
 
 
-class ModernBertConfig(BaseModel):
+class ModernBertConfig(AnyConfig):
     """Its fields and transformers' defaults, in the names of version 4 and of version 5."""
 
     hidden_size: PositiveInt
@@ -61,7 +62,6 @@ class ModernBertConfig(BaseModel):
     sliding_window: PositiveInt | None = None
     rope_scaling: dict[str, Any] | None = Field(default=None, max_length=0)
     head_dim: None = None
-    quantization_config: None = None
 
 
 def network(config: dict[str, Any]) -> Network:

@@ -24,11 +24,11 @@ MODULES = {
 PADDING_ID = 1
 """Whatever config.json says: transformers' MPNetEmbeddings."""
 MAX_DISTANCE = 128
-"""Of transformers' MPNetEncoder.relative_position_bucket; no config says it, and none says otherwise of the buckets."""
+"""Of MPNetEncoder.relative_position_bucket in transformers, which takes 32 buckets whatever config.json says."""
 
 
 class MPNetConfig(Config):
-    """Its own field, of which transformers' code knows one value."""
+    """Its own field."""
 
     relative_attention_num_buckets: Literal[32] = 32
 

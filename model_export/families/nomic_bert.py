@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 
 from model_export.errors import ExportError
 from model_export.families.config import (
+    AnyConfig,
     Config,
     Layers,
     Positions,
@@ -15,6 +16,7 @@ from model_export.families.config import (
     rotary_of,
 )
 from model_export.families.family import Family, Part, Spelling
+from model_export.families.native import NATIVE
 from model_export.network import Activation, Network, Rotary
 
 THETA = 1000.0
@@ -42,25 +44,10 @@ CODE: Spelling = {
     "layer.#.output_norm": "encoder.layers.#.norm2",
     "pooler": "pooler.dense",
 }
-NATIVE: Spelling = {
-    "embeddings.word": "embeddings.word_embeddings",
-    "embeddings.type": "embeddings.token_type_embeddings",
-    "embeddings.norm": "embeddings.LayerNorm",
-    "layer.#.query": "layers.#.self_attn.q_proj",
-    "layer.#.key": "layers.#.self_attn.k_proj",
-    "layer.#.value": "layers.#.self_attn.v_proj",
-    "layer.#.attention_output": "layers.#.self_attn.o_proj",
-    "layer.#.attention_norm": "layers.#.post_attention_layernorm",
-    "layer.#.inner": "layers.#.mlp.up_proj",
-    "layer.#.gate": "layers.#.mlp.gate_proj",
-    "layer.#.outer": "layers.#.mlp.down_proj",
-    "layer.#.output_norm": "layers.#.post_mlp_layernorm",
-    "pooler": "pooler.dense",
-}
 
 
-class CodeConfig(BaseModel):
-    """The code's fields, in GPT-2's names; of those of one value another one is another network."""
+class CodeConfig(AnyConfig):
+    """The code's fields, in GPT-2's names. Of those with one value here any other is refused."""
 
     n_embd: PositiveInt
     n_head: PositiveInt
@@ -88,7 +75,6 @@ class CodeConfig(BaseModel):
     scale_attn_by_inverse_layer_idx: Literal[False] = False
     num_heads_kv: None = None
     pad_vocab_size_multiple: int | None = None
-    quantization_config: None = None
 
 
 class NativeRotary(BaseModel):

@@ -36,12 +36,11 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 def make_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> MakeTokenizer:
     """Give a function that makes Berth's tokenizer of a kind."""
 
-    def make(kind: Kind, *, max_tokens: int, type_vocab_size: int = 1, frame: Frame | None = None) -> Tokenizer:
+    def make(kind: Kind, *, max_tokens: int, frame: Frame | None = None) -> Tokenizer:
         path = tmp_path_factory.mktemp("kind") / "tokenizer.json"
         kind.library.save(str(path))
         size = kind.library.get_vocab_size()
-        types = {"type_vocab_size": type_vocab_size}
-        return Tokenizer(path, max_tokens=max_tokens, vocab_size=size, frame=frame or kind.frame, **types)
+        return Tokenizer(path, max_tokens=max_tokens, vocab_size=size, frame=frame or kind.frame)
 
     return make
 
@@ -60,9 +59,10 @@ def kind_of(name: str) -> Kind:
         case "t5":
             library = _unigram(["<pad>", "</s>", "<unk>"], pre_tokenizers.Metaspace(), unknown=2)
             return _framed(library, Frame((), (1,), (1,), None), "$A </s>", "$A </s> $B </s>")
-        case "plain":  # T5's, with nothing between the texts of a pair
+        case "types" | "nothing":  # T5's, with nothing between the texts of a pair, which types may tell apart
             library = _unigram(["<pad>", "</s>", "<unk>"], pre_tokenizers.Metaspace(), unknown=2)
-            return _framed(library, Frame((), (), (1,), None), "$A </s>", "$A:0 $B:1 </s>:1")
+            pair = "$A:0 $B:1 </s>:1" if name == "types" else "$A $B </s>"
+            return _framed(library, Frame((), (), (1,), None), "$A </s>", pair)
         case "xlnet":
             library = _unigram(["<unk>", "<pad>", "<cls>", "<sep>"], pre_tokenizers.Metaspace(), unknown=0)
             pair = "$A:0 <sep>:0 $B:1 <sep>:1 <cls>:2"

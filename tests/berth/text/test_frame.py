@@ -142,8 +142,7 @@ def test_pieces_are_framed_and_unknown_ones_are_the_unknown_token(kind: Kind, to
 
 
 def test_pair_is_refused_where_nothing_tells_its_texts_apart(make_tokenizer: MakeTokenizer) -> None:
-    kind = kind_of("plain")
-    one, two = (make_tokenizer(kind, max_tokens=MAX, type_vocab_size=types) for types in (1, 2))
+    one, two = (make_tokenizer(kind_of(name), max_tokens=MAX) for name in ("nothing", "types"))
     assert error_of(one, TextPair("a", "b")) == "input: the model takes no pairs: nothing tells one text from the other"
     assert len(encoding_of(one, "a")) == len(encoding_of(one, SplitText(["a"])))
     assert len(encoding_of(two, TextPair("a", "b"))) > 2

@@ -126,3 +126,7 @@ def test_nothing_but_a_prompt_cannot_be_pooled_without_it() -> None:
     with pytest.raises(InvalidInputError, match="has no token beside the prompt's") as error:
         prepare("input[3]", EncodeOptions((MEAN, without)), alone, 256, FRAME)
     assert error.value.param == "input[3]"
+    nearly = replace(whole, encoding=replace(whole.encoding, prompt=len(whole.encoding) - 1))  # [SEP] is left
+    prepare("input[3]", EncodeOptions((without,)), nearly, 256, FRAME)
+    with pytest.raises(InvalidInputError, match="special tokens only"):
+        prepare("input[3]", EncodeOptions((replace(without, exclude_special=True),)), nearly, 256, FRAME)

@@ -35,7 +35,7 @@ def test_pairs_are_cut_as_transformers_does(
     artifact: Artifact, transformers_tokenizer: Any, cut: Cut, side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`longest_first`, for every two lengths around the room, of nine tokens."""
-    sizes = {"max_tokens": 12, "vocab_size": 30522, "type_vocab_size": 2}
+    sizes = {"max_tokens": 12, "vocab_size": 30522}
     short = Tokenizer(artifact.tokenizer, frame=artifact.manifest.frame, **sizes)
     monkeypatch.setattr(transformers_tokenizer, "truncation_side", side)
     numbers = [str(number) for number in range(14)]

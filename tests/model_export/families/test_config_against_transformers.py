@@ -70,7 +70,7 @@ def changes(field: str, value: Any) -> Iterator[Any]:
         case float():
             yield value * 3
         case str():
-            yield from ("silu" if value == "relu" else "relu", "quick_gelu", "gelu_fast", "tanh")
+            yield from ("silu" if value == "relu" else "relu", "quick_gelu", "laplace", "tanh")
         case [str(), *_]:
             yield from (value[::-1], [*value, value[0]], value[1:], value[:1] * len(value))
         case {"rope_theta": theta, **others}:

@@ -88,6 +88,41 @@ def test_an_adapter_is_added_by_its_scale(stored: Stored, adapter: str, place: i
         np.testing.assert_allclose(merged.read(name), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_an_adapter_without_weights_is_refused() -> None:
+    plain = Stored({"roberta.encoder.layers.0.mixer.Wqkv.weight": np.zeros((24, 8), np.float32)})
+    with pytest.raises(ExportError, match="no weights of the adapter 'separation'"):
+        _adapt(plain, "separation")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        (f"{PLACE}.0.lora_A", (2, 4, 8), "config.json asks for 2 adapters of rank 3"),
+        (f"{PLACE}.0.lora_B", (1, 24, 3), "config.json asks for 2 adapters of rank 3"),
+        (f"{TABLE}.0.lora_B", (2, 3, 9), "config.json asks for 2 adapters of rank 3"),
+        (f"{PLACE}.original", None, "Wqkv.parametrizations.weight.original is missing"),
+        (f"{PLACE}.0.lora_B", None, "lora_B is missing"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused(
+    stored: Stored, name: str, shape: tuple[int, ...] | None, message: str
+) -> None:
+    if shape is None:
+        del stored.tensors[name]
+    else:
+        stored.tensors[name] = np.zeros(shape, np.float32)
+    with pytest.raises(ExportError, match=message):
+        _adapt(stored, "separation")
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"rotary_emb_base": 2e4, "rope_parameters": {"rope_type": "linear", "factor": 4.0}}]
+)
+def test_its_code_has_its_own_field_of_rotary_positions_alone(fields: dict[str, Any]) -> None:
+    with pytest.raises(ExportError, match="rotary_emb_base, and it alone"):
+        JINA_CODE.network(CONFIG | {"auto_map": {}, "position_embedding_type": "rotary"} | fields)
+
+
 def test_an_unknown_adapter_is_refused_with_those_that_there_are(stored: Stored) -> None:
     with pytest.raises(ExportError, match=r"no adapter 'code'; it has: retrieval\.query, separation"):
         _adapt(stored, "code")

@@ -29,6 +29,7 @@ LIKE_BERT: list[tuple[dict[str, Any], str]] = [
     ({"is_decoder": True}, "config.json: is_decoder: "),
     ({"add_cross_attention": True}, "config.json: add_cross_attention: "),
     ({"hidden_act": "mish"}, "config.json: hidden_act 'mish' is not one of gelu,"),
+    ({"transformers_weights": "other.safetensors"}, "config.json: transformers_weights: "),
     ({"num_attention_heads": 7}, "config.json: hidden_size 60 is not a multiple of num_attention_heads 7"),
     ({"pruned_heads": {"0": [1]}}, "config.json: pruned_heads: "),
     ({"quantization_config": {"quant_method": "gptq"}}, "config.json: quantization_config: "),
@@ -46,7 +47,9 @@ WITH_ROTARY: list[tuple[dict[str, Any], str]] = [
 OF_ONE: dict[str, list[tuple[dict[str, Any], str]]] = {
     "mpnet": [({"relative_attention_num_buckets": 16}, "config.json: relative_attention_num_buckets: ")],
     "distilbert": [
-        ({"activation": "silu"}, "config.json: activation: "),
+        ({"activation": "mish"}, "config.json: activation 'mish' is not one of gelu,"),
+        ({"num_attention_heads": 6}, "config.json: num_attention_heads 6 and n_heads 5 disagree"),
+        ({"num_hidden_layers": 2}, "config.json: num_hidden_layers 2 and n_layers 3 disagree"),
         ({"n_heads": 7}, "config.json: hidden_size 60 is not a multiple of n_heads 7"),
         ({"pruned_heads": {"0": [1]}}, "config.json: pruned_heads: "),
     ],
@@ -87,6 +90,13 @@ OF_ONE: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"logn_attention_scale": True}, "config.json: logn_attention_scale: "),
         ({"rope_scaling": {"type": "ntk", "factor": 8.0, "mixed_b": 0.6}}, "rope_scaling: mixed_b is not implemented"),
         ({"rope_scaling": {"type": "dynamic", "factor": 8.0}}, "config.json: rope_scaling {'type': 'dynamic'"),
+        ({"rope_scaling": {"type": "ntk", "factor": 0.5}}, "is not of type ntk with a factor above 1"),
+        ({"rope_scaling": {"type": "ntk", "factor": float("nan")}}, "is not of type ntk with a factor above 1"),
+        ({"rope_scaling": {"type": "ntk", "factor": 10**400}}, "is not of type ntk with a factor above 1"),
+        (
+            {"num_attention_heads": 61, "rope_scaling": {"type": "ntk", "factor": 2.0}},
+            "hidden_size 60 is not a multiple of num_attention_heads 61",
+        ),
         ({"layer_norm_type": "rms_norm"}, "config.json: layer_norm_type: "),
         ({"position_embedding_type": "absolute"}, "config.json: position_embedding_type: "),
         ({"pack_qkv": False}, "config.json: pack_qkv: "),
@@ -233,3 +243,15 @@ def test_what_is_refused_here_is_exported_otherwise(tmp_path: Path, name: str) -
 
 def _is_oblong(array: np.ndarray[Any, Any]) -> bool:
     return array.ndim == 2 and array.shape[0] != array.shape[1]
+
+
+@pytest.mark.parametrize("padding", [88, 600])
+def test_positions_that_leave_no_room_for_a_text(tmp_path: Path, refused: Refused, padding: int) -> None:
+    checkpoint = write_plain(tmp_path / "checkpoint", "roberta", pad_token_id=padding)
+    refused(checkpoint, f"max_position_embeddings leaves a text {89 - padding} tokens")
+
+
+def test_an_adapter_of_peft_beside_the_weights(tmp_path: Path, refused: Refused) -> None:
+    checkpoint = write_plain(tmp_path / "checkpoint", "roberta")
+    (checkpoint / "adapter_config.json").write_text("{}")
+    refused(checkpoint, "adapter_config.json: ")
