@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from berth.batching.admission import RATE_WEIGHT, Admission
+from berth.batching.admission import RATE_WEIGHT, SHORT_TEXT, Admission
 from berth.batching.queue import Lane, Priority, Queue, QueueEntry, Request
 from berth.errors import OverloadedError, TooLargeError
 from berth.types import Encoding, TokenSequence
@@ -59,6 +59,13 @@ class Gatekeeper:
 def test_a_request_of_one_text_or_at_most_a_batch_is_short(sequences: int, tokens: int, priority: Priority) -> None:
     gate = Gatekeeper()
     assert gate.admission.check(gate.lane, sequences, tokens) is priority
+
+
+def test_a_text_of_many_batches_tokens_is_bulk() -> None:
+    gate = Gatekeeper(10_000)
+    assert gate.admission.check(gate.lane, 1, SHORT_TEXT) is Priority.SHORT
+    assert gate.admission.check(gate.lane, 1, SHORT_TEXT + 1) is Priority.BULK
+    assert gate.admission.check(Lane(4096), 1, SHORT_TEXT + 1) is Priority.SHORT
 
 
 def test_how_much_a_batch_is_depends_on_the_model() -> None:

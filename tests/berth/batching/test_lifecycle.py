@@ -108,6 +108,21 @@ def test_the_oldest_batch_is_known_while_it_runs(make_sequences: MakeSequences) 
     play(scenario, encode)
 
 
+def test_a_text_of_many_batches_tokens_may_take_as_many_times_as_long(make_sequences: MakeSequences) -> None:
+    long = GateOf(1000)
+
+    async def scenario(worker: Worker, lane: ModelLane) -> None:
+        before = time.perf_counter()
+        running = asyncio.ensure_future(worker.run(lane, make_sequences([1000])))
+        await entered(long)
+        seconds = worker.oldest_batch()
+        assert 0 < seconds <= (time.perf_counter() - before) * lane.max_batch_tokens / 1000
+        long.open.set()
+        await running
+
+    play(scenario, long)
+
+
 def test_a_batch_that_failed_is_no_old_one(make_sequences: MakeSequences, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL + 1)
 
