@@ -211,7 +211,7 @@ class Worker:
             return False
         lane, run, thread = batch[0].request.lane, BatchRun(held=held), threading.get_ident()
         assert isinstance(lane, ModelLane), "`run` queues such requests only"
-        tokens = sum(len(entry.sequence) for entry in batch)
+        tokens = sum([entry.length for entry in batch])
         self._running[thread] = run.started, max(1.0, tokens / lane.max_batch_tokens)
         results = run.encode(lane.backends[device], [entry.sequence for entry in batch])
         del self._running[thread]

@@ -15,7 +15,7 @@ from berth.features import sentence_feature
 from berth.model import Model
 from berth.text.prepared import EncodeOptions
 from berth.text.prompts import prompted
-from berth.text.truncation import truncation_of
+from berth.text.truncation import Truncation, truncation_of
 from berth.types import ResolvedFeature, Text
 from service.api.exchange import Exchange
 from service.api.fields import HeadCut, WindowCut
@@ -45,11 +45,14 @@ class ServedModel:
     engine: Engine | None = None
     manifest: Manifest = field(init=False)
     sentence_feature: ResolvedFeature = field(init=False)
+    truncation: Truncation = field(init=False)
+    """What the model does with a long text where the request says nothing."""
 
     def __post_init__(self) -> None:
         """Take what is asked for with every request out of the artifact."""
         self.manifest = self.artifact.manifest
         self.sentence_feature = sentence_feature(self.manifest)
+        self.truncation = truncation_of(None, self.manifest)
 
     def loaded(self) -> Engine:
         """Give the engine, or raise `NotReadyError`; while draining, requests that still arrive are served."""
@@ -73,8 +76,10 @@ class ServedModel:
 
         Raises what `truncation_of`, `prompted` and `Embedder.embed` raise.
         """
-        fields = truncate if truncate is None or isinstance(truncate, str) else truncate.model_dump()
-        truncation = truncation_of(fields, self.manifest)
+        truncation = self.truncation
+        if truncate is not None:
+            fields = truncate if isinstance(truncate, str) else truncate.model_dump()
+            truncation = truncation_of(fields, self.manifest)
         if prompt_name is not None or self.manifest.default_prompt_name is not None:
             texts = prompted(self.manifest, texts, prompt_name)
         exchange: Exchange = request.state.exchange
