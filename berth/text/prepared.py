@@ -100,7 +100,7 @@ def prepare(name: str, options: EncodeOptions, tokenized: Tokenized, max_tokens:
     encoding, features = tokenized.encoding, options.features
     for feature in features:
         prompt = 0 if feature.include_prompt else encoding.prompt
-        if prompt >= len(encoding):
+        if prompt and prompt >= len(encoding):
             raise InvalidInputError(name, "has no token beside the prompt's, which the model leaves out of the pooling")
         if feature.exclude_special and encoding.special is not None and encoding.special[prompt:].all():
             raise InvalidInputError(name, "has special tokens only, and `exclude_special` leaves nothing of them")
