@@ -27,7 +27,6 @@ class CpuGraph(Graph):
         self.builder.integers("one_text", [1, -1, self.network.hidden_size])
         self.builder.integers("head_rows", [-1, self.network.head_size])
         if self.network.rotaries():
-            self.builder.integers("turned_rows", [-1, 1, self.network.hidden_size])
             self.turning()
         if self.network.buckets is not None:
             self.biased_by_distance()
@@ -47,22 +46,10 @@ class CpuGraph(Graph):
 
     def biased_by_distance(self) -> None:
         """Lay out `bias`, which all layers add to their scores: that of each distance, masked past a text's end."""
-        for name, value in (("zero", 0), ("one", 1), ("two", 2), ("middle", self.network.max_tokens - 1)):
-            self.builder.constant(f"bias.{name}", value, "int64")
-        for axis, name in enumerate(("first_axis", "second_axis")):
-            self.builder.integers(f"bias.{name}", [axis])
+        unmasked = self.bias_of_distances("bias.unmasked", "attention_rows")
+        self.builder.integers("bias.second_axis", [1])
         self.builder.integers("bias.last_axis", [3])
         self.builder.constant("bias.outside", MASKED / 2, "float32")
-        table = self.tensor("bias.table", self.distances())  # [heads, distances]
-        shape = self.builder.op("Shape", "bias.shape", "attention_rows")
-        longest = self.builder.op("Gather", "bias.longest", shape, "bias.two")
-        places = self.builder.op("Range", "bias.places", "bias.zero", longest, "bias.one")
-        keys = self.builder.op("Unsqueeze", "bias.keys", places, "bias.first_axis")
-        queries = self.builder.op("Unsqueeze", "bias.queries", places, "bias.second_axis")
-        distances = self.builder.op("Sub", "bias.distances", keys, queries)  # [longest, longest]
-        columns = self.builder.op("Add", "bias.columns", distances, "bias.middle")
-        of_heads = self.builder.op("Gather", "bias.of_heads", table, columns, axis=1)  # [heads, longest, longest]
-        unmasked = self.builder.op("Unsqueeze", "bias.unmasked", of_heads, "bias.first_axis")
         self.builder.choose(
             "bias",
             "alone",
@@ -95,15 +82,6 @@ class CpuGraph(Graph):
     def feed_forward(self, layer: int, x: str, result: str) -> str:
         return self.add_and_norm(result, x, self.fed(layer, x), f"{self.network.weights_of(layer)}.output_norm")
 
-    def layer_with_norms_before(self, layer: int, x: str, result: str) -> str:
-        name, weights = f"layer.{layer}", self.network.weights_of(layer)
-        before = x
-        if self.network.norm_before(layer):
-            before = self.norm(f"{name}.attention_norm", x, f"{weights}.attention_norm")
-        x = self.builder.op("Add", f"{name}.attended", x, self.attended(layer, before))
-        normed = self.norm(f"{name}.output_norm", x, f"{weights}.output_norm")
-        return self.builder.op("Add", result, x, self.fed(layer, normed))
-
     def attended(self, layer: int, x: str) -> str:
         """Lay out attention, from the rows that queries, keys and values are made of to its output."""
         name, weights = f"layer.{layer}", self.network.weights_of(layer)
@@ -116,15 +94,6 @@ class CpuGraph(Graph):
         near = self.network.reach_of(layer) is Reach.NEAR
         context = self.context_of_near(name, parts) if near else self.context(name, parts)
         return self.linear(f"{name}.attention_output", context, f"{weights}.attention_output")
-
-    def turned(self, x: str, reach: Reach) -> str:
-        """Turn rows by their places. The operator takes [texts, tokens, hidden]: here each token is a text."""
-        rows = self.builder.op("Reshape", f"{x}.to_turn", x, "turned_rows")
-        tables = (f"rotary.{reach}.cos", f"rotary.{reach}.sin")
-        turned = self.builder.op(
-            "RotaryEmbedding", f"{x}.turned", rows, "rotary.position_ids", *tables, domain=MICROSOFT
-        )
-        return self.builder.op("Reshape", f"{x}.turned.rows", turned, "hidden_rows")
 
     def context(self, name: str, parts: list[str]) -> str:
         """Compute the attention, of one text in another way than of several; the two differ by what rounding does."""

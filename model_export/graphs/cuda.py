@@ -57,27 +57,10 @@ class CudaGraph(Graph):
         self.builder.integers("second_axis", [1])
         self.builder.integers("heads", [-1, self.network.heads, 3, self.head_size])
         if self.network.rotaries():
-            self.builder.integers("turned_rows", [-1, 1, self.network.hidden_size])
             self.builder.integers("hidden_rows", [-1, self.network.hidden_size])
             self.turning()
         if self.network.buckets is not None:
-            self.biased_by_distance()
-
-    def biased_by_distance(self) -> None:
-        """Lay out `bias` [1, heads, longest, longest], which all layers add to their scores."""
-        for name, value in (("zero", 0), ("one", 1), ("middle", self.network.max_tokens - 1)):
-            self.builder.constant(f"bias.{name}", value, "int64")
-        self.builder.integers("bias.first_axis", [0])
-        shape = self.builder.op("Shape", "bias.shape", "token_offset")  # [sequences, longest]
-        longest = self.builder.op("Gather", "bias.longest", shape, "bias.one")
-        places = self.builder.op("Range", "bias.places", "bias.zero", longest, "bias.one")
-        keys = self.builder.op("Unsqueeze", "bias.keys", places, "bias.first_axis")
-        queries = self.builder.op("Unsqueeze", "bias.queries", places, "second_axis")
-        distances = self.builder.op("Sub", "bias.distances", keys, queries)
-        columns = self.builder.op("Add", "bias.columns", distances, "bias.middle")
-        table = self.tensor("bias.table", self.distances())  # [heads, distances]
-        of_heads = self.builder.op("Gather", "bias.of_heads", table, columns, axis=1)
-        self.builder.op("Unsqueeze", "bias", of_heads, "bias.first_axis")
+            self.bias_of_distances("bias", "token_offset")
 
     def embeddings(self, result: str) -> str:
         network = self.network
@@ -97,11 +80,14 @@ class CudaGraph(Graph):
 
     def attention(self, layer: int, x: str) -> str:
         weights = self.network.weights_of(layer)
-        y = self.attended(layer, x)
+        y = self.attended_product(layer, x)
         return self.add_and_norm(f"layer.{layer}.attention_norm", x, y, weights, "attention_output", "attention_norm")
 
     def attended(self, layer: int, x: str) -> str:
-        """Lay out attention, from the rows that queries, keys and values are made of to its output without a bias."""
+        return self.biased(self.attended_product(layer, x), f"{self.network.weights_of(layer)}.attention_output")
+
+    def attended_product(self, layer: int, x: str) -> str:
+        """Lay out attention, but for the bias of its output."""
         name, weights = f"layer.{layer}", self.network.weights_of(layer)
         context = self.turned_context(layer, x) if self.network.rotaries() else self.packed_context(layer, x)
         matrix = f"{weights}.attention_output.weight"
@@ -127,18 +113,11 @@ class CudaGraph(Graph):
 
     def turned_context(self, layer: int, x: str) -> str:
         """Lay out attention of queries and keys that are turned by their places."""
-        name, weights, reach = f"layer.{layer}", self.network.weights_of(layer), self.rotary_of(layer)
+        name, weights, reach = f"layer.{layer}", self.network.weights_of(layer), self.network.reach_of(layer)
         query, key, value = (
             self.linear(f"{name}.{part}", x, f"{weights}.{part}") for part in ("query", "key", "value")
         )
-        tables = (f"rotary.{reach}.cos", f"rotary.{reach}.sin")
-        turned = []
-        for part in (query, key):
-            rows = self.builder.op("Reshape", f"{part}.to_turn", part, "turned_rows")
-            by_place = self.builder.op(
-                "RotaryEmbedding", f"{part}.turned", rows, "rotary.position_ids", *tables, domain=MICROSOFT
-            )
-            turned.append(self.builder.op("Reshape", f"{part}.turned.rows", by_place, "hidden_rows"))
+        turned = [self.turned(query, reach), self.turned(key, reach)]
         if self.network.reach_of(layer) is Reach.NEAR:
             return self.near_context(name, [*turned, value])
         none = np.zeros(3 * self.network.hidden_size, np.float32)
@@ -182,11 +161,14 @@ class CudaGraph(Graph):
         return np.pad(heads, [(0, 0), (0, missing), *[(0, 0)] * (rows.ndim - 1)])
 
     def feed_forward(self, layer: int, x: str, result: str) -> str:
-        y = self.fed(layer, x)
+        y = self.fed_product(layer, x)
         return self.add_and_norm(result, x, y, self.network.weights_of(layer), "outer", "output_norm")
 
     def fed(self, layer: int, x: str) -> str:
-        """Lay out a feed-forward block without its last bias and its norm."""
+        return self.biased(self.fed_product(layer, x), f"{self.network.weights_of(layer)}.outer")
+
+    def fed_product(self, layer: int, x: str) -> str:
+        """Lay out a feed-forward block, but for its last bias."""
         name, weights = f"layer.{layer}", self.network.weights_of(layer)
         if self.network.gated:
             gate = self.activation(f"{name}.gate.activation", *self.factors(layer, x, "gate"))
@@ -226,16 +208,6 @@ class CudaGraph(Graph):
     def norm(self, name: str, x: str, weights: str) -> str:
         parts = [self.weight(f"{weights}.{part}") for part in ("weight", "bias") if f"{weights}.{part}" in self.weights]
         return self.builder.op("LayerNormalization", name, x, *parts, epsilon=self.network.epsilon)
-
-    def layer_with_norms_before(self, layer: int, x: str, result: str) -> str:
-        name, weights = f"layer.{layer}", self.network.weights_of(layer)
-        before = x
-        if self.network.norm_before(layer):
-            before = self.norm(f"{name}.attention_norm", x, f"{weights}.attention_norm")
-        y = self.biased(self.attended(layer, before), f"{weights}.attention_output")
-        x = self.builder.op("Add", f"{name}.attended", x, y)
-        normed = self.norm(f"{name}.output_norm", x, f"{weights}.output_norm")
-        return self.builder.op("Add", result, x, self.biased(self.fed(layer, normed), f"{weights}.outer"))
 
     def biased(self, product: str, weights: str) -> str:
         """Add a bias, if there is one."""

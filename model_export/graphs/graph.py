@@ -6,7 +6,7 @@ import numpy as np
 from onnx import TensorProto
 
 from berth.types import Float32Array
-from model_export.builder import GraphBuilder
+from model_export.builder import MICROSOFT, GraphBuilder
 from model_export.graphs.positions import bias_by_distance, turns
 from model_export.network import Network, Reach
 from model_export.progress import layers_of
@@ -68,9 +68,23 @@ class Graph(ABC):
     def feed_forward(self, layer: int, x: str, result: str) -> str:
         """Lay out a feed-forward block with its norm behind it."""
 
-    @abstractmethod
     def layer_with_norms_before(self, layer: int, x: str, result: str) -> str:
         """Lay out both blocks, their norms before them."""
+        name, weights = f"layer.{layer}", self.network.weights_of(layer)
+        before = x
+        if self.network.norm_before(layer):
+            before = self.norm(f"{name}.attention_norm", x, f"{weights}.attention_norm")
+        x = self.builder.op("Add", f"{name}.attended", x, self.attended(layer, before))
+        normed = self.norm(f"{name}.output_norm", x, f"{weights}.output_norm")
+        return self.builder.op("Add", result, x, self.fed(layer, normed))
+
+    @abstractmethod
+    def attended(self, layer: int, x: str) -> str:
+        """Lay out attention, from the rows that queries, keys and values are made of to its output."""
+
+    @abstractmethod
+    def fed(self, layer: int, x: str) -> str:
+        """Lay out a feed-forward block without its norm."""
 
     @abstractmethod
     def norm(self, name: str, x: str, weights: str) -> str:
@@ -115,6 +129,7 @@ class Graph(ABC):
             for name, table in turns(rotary, self.network.head_size, self.network.max_tokens).items():
                 self.exact_table(f"rotary.{reach}.{name}", table)
         if self.network.rotaries():
+            self.builder.integers("turned_rows", [-1, 1, self.network.hidden_size])
             self.builder.integers("rotary.axis", [1])
             places = self.builder.op("Cast", "rotary.places", "position_ids", to=TensorProto.INT64)
             self.builder.op("Unsqueeze", "rotary.position_ids", places, "rotary.axis")  # [tokens, 1]
@@ -124,10 +139,32 @@ class Graph(ABC):
         reach = self.network.reach_of(layer)
         return reach if reach in self.network.rotaries() else None
 
-    def distances(self) -> Float32Array:
-        """Give the bias of each distance, [heads, 2 x the most tokens - 1], the most negative first."""
+    def turned(self, x: str, reach: Reach) -> str:
+        """Turn rows by their places. The operator takes [texts, tokens, hidden]: here each token is a text."""
+        rows = self.builder.op("Reshape", f"{x}.to_turn", x, "turned_rows")
+        tables = (f"rotary.{reach}.cos", f"rotary.{reach}.sin")
+        turned = self.builder.op(
+            "RotaryEmbedding", f"{x}.turned", rows, "rotary.position_ids", *tables, domain=MICROSOFT
+        )
+        return self.builder.op("Reshape", f"{x}.turned.rows", turned, "hidden_rows")
+
+    def bias_of_distances(self, result: str, padded: str) -> str:
+        """Lay out the bias of each distance, [1, heads, longest, longest]; an input's last axis is the longest text."""
         assert self.network.buckets is not None, "asked for where there are buckets"
-        return bias_by_distance(self.network.buckets, self.weights["buckets.weight"], self.network.max_tokens)
+        by_distance = bias_by_distance(self.network.buckets, self.weights["buckets.weight"], self.network.max_tokens)
+        for name, value in (("zero", 0), ("one", 1), ("last", -1), ("middle", self.network.max_tokens - 1)):
+            self.builder.constant(f"bias.{name}", value, "int64")
+        self.builder.integers("bias.first_axis", [0])
+        self.builder.integers("bias.of_queries", [1])
+        table = self.tensor("bias.table", by_distance)  # [heads, 2 x the most tokens - 1], the most negative first
+        longest = self.builder.op("Gather", "bias.longest", self.builder.op("Shape", "bias.shape", padded), "bias.last")
+        places = self.builder.op("Range", "bias.places", "bias.zero", longest, "bias.one")
+        keys = self.builder.op("Unsqueeze", "bias.keys", places, "bias.first_axis")
+        queries = self.builder.op("Unsqueeze", "bias.queries", places, "bias.of_queries")
+        distances = self.builder.op("Sub", "bias.distances", keys, queries)  # [longest, longest]
+        columns = self.builder.op("Add", "bias.columns", distances, "bias.middle")
+        of_heads = self.builder.op("Gather", "bias.of_heads", table, columns, axis=1)  # [heads, longest, longest]
+        return self.builder.op("Unsqueeze", result, of_heads, "bias.first_axis")
 
     def linear(self, name: str, x: str, weights: str) -> str:
         product = self.product(name, x, weights)
