@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from berth.batching.admission import Admission
+from berth.batching.admission import SHORT_TEXT, Admission
 from berth.batching.cache import VectorCache
 from berth.batching.queue import Lane, Priority, Queue, QueueEntry, Request, entries_of
 from berth.batching.run import BatchRun, Result
@@ -96,7 +96,7 @@ class Worker:
         self._stopping = False
         self._started: list[threading.Thread] = []
         self._running: dict[int, tuple[float, float]] = {}
-        """When the batch of each thread began, by `perf_counter`, and how many batches' tokens it has."""
+        """When the batch of each thread began, by `perf_counter`, and how many batches its tokens would fill."""
         self._lost: set[int] = set()  # the devices that have failed for good
         self._loop: asyncio.AbstractEventLoop
 
@@ -131,7 +131,7 @@ class Worker:
     def oldest_batch(self) -> float:
         """Give the seconds that the batch has taken which runs longest; 0 where none runs.
 
-        Of a text that has as many tokens as several batches they are the seconds a batch.
+        Of a text that is longer than a batch, and than `SHORT_TEXT`, they are as many times fewer.
         """
         now = time.perf_counter()
         return max(((now - started) / batches for started, batches in list(self._running.values())), default=0.0)
@@ -212,7 +212,7 @@ class Worker:
         lane, run, thread = batch[0].request.lane, BatchRun(held=held), threading.get_ident()
         assert isinstance(lane, ModelLane), "`run` queues such requests only"
         tokens = sum([entry.length for entry in batch])
-        self._running[thread] = run.started, max(1.0, tokens / lane.max_batch_tokens)
+        self._running[thread] = run.started, max(1.0, tokens / max(lane.max_batch_tokens, SHORT_TEXT))
         results = run.encode(lane.backends[device], [entry.sequence for entry in batch])
         del self._running[thread]
         with self._lock:
