@@ -14,7 +14,7 @@ import numpy as np
 
 from berth.artifact import Artifact, Manifest
 from berth.backends.cpu.encoder import MAX_BATCH_TOKENS
-from berth.backends.cpu.packing import Layout, pack
+from berth.backends.cpu.packing import pack
 from berth.backends.requested import check_finite, hidden_state, pooled, requested_by, results_of
 from berth.contract import Encode, FakeEncoder
 from berth.model import Model, open_tokenizer
@@ -34,7 +34,7 @@ def around_a_run(manifest: Manifest) -> Encode:
 
     def answer(sequences: Sequence[TokenSequence]) -> list[Vectors]:
         requested = requested_by(sequences)
-        pack([sequence.encoding for sequence in sequences], Layout.of(manifest))
+        pack([sequence.encoding for sequence in sequences], manifest.layout)
         found = {hidden_state(layer): states for feature in requested for layer in feature.layers}
         packed = {name: state[: sum(map(len, sequences))] for name, state in found.items()}
         vectors = {feature: pooled(feature, sequences, places, packed) for feature, places in requested.items()}

@@ -24,8 +24,8 @@ from bench.floor import Floor, Sizes
 from bench.machine import describe
 from bench.table import table
 from berth.artifact import GRAPH, SLOW_FUSIONS, Precision
-from berth.backends.cpu.packing import Layout, pack
-from berth.types import Encoding, Float32Array
+from berth.backends.cpu.packing import pack
+from berth.types import Encoding, Float32Array, Layout
 from model_export.builder import GraphBuilder
 from model_export.graphs import write_graph
 from model_export.graphs.cpu import CpuGraph

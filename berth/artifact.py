@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from berth.errors import ArtifactError
-from berth.types import Encoding, Float32Array, Frame, Metric, Pooling
+from berth.types import Encoding, Float32Array, Frame, Layout, Metric, Pooling
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -151,6 +151,10 @@ class Manifest(BaseModel):
     verified_against: str = "a float64 forward pass of the same weights"
     files: dict[str, str]
     """sha256 of each of the artifact's other files, by name."""
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.heads, self.window, self.padding_id)
 
     @property
     def has_pooler(self) -> bool:

@@ -61,6 +61,18 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """What the network's kind decides of how a batch is laid out.
+
+    `window` is how far near attention reaches, `padding_id` the id whose tokens have no place: the manifest's fields.
+    """
+
+    heads: int
+    window: int | None = None
+    padding_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvedFeature:
     """One representation of a text: which layers, merged how, pooled how, and what the pooled vector passes through.
 

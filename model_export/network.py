@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from berth.backends.cpu.packing import Layout
+from berth.types import Layout
 
 
 class Activation(StrEnum):

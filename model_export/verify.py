@@ -7,8 +7,8 @@ import numpy as np
 import onnxruntime
 
 from berth.artifact import EXACT_PRODUCTS, GRAPH, SLOW_FUSIONS, Precision, WeightBits
-from berth.backends.cpu.packing import Feeds, Layout, pack
-from berth.types import Float32Array
+from berth.backends.cpu.packing import Feeds, pack
+from berth.types import Float32Array, Layout
 from model_export.comparison import Batch, compare, differences, expected_outputs
 from model_export.errors import ExportError
 

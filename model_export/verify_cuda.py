@@ -14,10 +14,9 @@ import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as KernelMissingError
 
 from berth.artifact import GRAPH, Precision
-from berth.backends.cpu.packing import Layout
 from berth.backends.cuda.graph import POOLED, POOLED_MAX, layout, near_layout
 from berth.backends.positions import places_without_padding
-from berth.types import Encoding, Float32Array
+from berth.types import Encoding, Float32Array, Layout
 from model_export.comparison import Batch, Expected, compare, expected_outputs
 from model_export.errors import ExportError, HalfError
 from model_export.evaluation import Evaluation, Feeds, Int32Array

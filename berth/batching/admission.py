@@ -12,7 +12,7 @@ RATE_WEIGHT = 0.02
 """Of the last batch in the rate, which so is the mean of some fifty."""
 
 SHORT_TEXT = 1024
-"""Tokens of one text that goes before bulk though it is more than a batch; of 8,192 it would keep a thread a minute."""
+"""Tokens of one text up to which it goes before bulk though it is more than a batch: a longer one would keep others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ class AnyConfig(BaseModel):
     """Another file of weights that transformers would read."""
 
 
-class Config(AnyConfig):
-    """The fields that decide how most encoders compute; defaults are for files older than the field."""
+class SizedConfig(AnyConfig):
+    """The sizes, by the names that most configs have for them."""
 
     hidden_size: PositiveInt
     num_hidden_layers: Layers
@@ -41,6 +41,11 @@ class Config(AnyConfig):
     intermediate_size: PositiveInt
     vocab_size: PositiveInt
     max_position_embeddings: Positions
+
+
+class Config(SizedConfig):
+    """The fields that decide how most encoders compute; defaults are for files older than the field."""
+
     hidden_act: str
     layer_norm_eps: PositiveFloat = 1e-12
     position_embedding_type: Literal["absolute"] | None = None

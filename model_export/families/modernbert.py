@@ -6,9 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from model_export.errors import ExportError
 from model_export.families.config import (
-    AnyConfig,
-    Layers,
-    Positions,
+    SizedConfig,
     activation_of,
     check_even_heads,
     check_heads,
@@ -39,15 +37,9 @@ MODULES: Spelling = {
 }
 
 
-class ModernBertConfig(AnyConfig):
+class ModernBertConfig(SizedConfig):
     """Its fields and transformers' defaults, in the names of version 4 and of version 5."""
 
-    hidden_size: PositiveInt
-    num_hidden_layers: Layers
-    num_attention_heads: PositiveInt
-    intermediate_size: PositiveInt
-    vocab_size: PositiveInt
-    max_position_embeddings: Positions
     hidden_activation: str = "gelu"
     norm_eps: PositiveFloat = 1e-5
     norm_bias: bool = False

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from berth.artifact import EXACT_PRODUCTS, GRAPH, SLOW_FUSIONS, Precision, Target, WeightBits, read_manifest
-from berth.backends.cpu.packing import Layout, pack
+from berth.backends.cpu.packing import pack
 from berth.models import DEFAULT_MODEL
 from berth.types import Encoding, Float32Array
 from model_export.errors import ExportError
@@ -47,7 +47,7 @@ def run_graph() -> RunGraph:
             )
         session = sessions[artifact]
         names = [output.name for output in session.get_outputs()]
-        feeds = pack(encodings, Layout.of(read_manifest(artifact)))
+        feeds = pack(encodings, read_manifest(artifact).layout)
         needed = {value.name: feeds[value.name] for value in session.get_inputs()}
         return dict(zip(names, session.run(names, needed), strict=True))
 
@@ -195,6 +195,6 @@ def compute_graph() -> RunGraph:
         if artifact not in evaluations:
             evaluations[artifact] = Evaluation(artifact)
         evaluation = evaluations[artifact]
-        return evaluation(pack_cuda(encodings, evaluation.inputs, Layout.of(read_manifest(artifact))))
+        return evaluation(pack_cuda(encodings, evaluation.inputs, read_manifest(artifact).layout))
 
     return compute

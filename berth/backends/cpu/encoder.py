@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 
 from berth.artifact import EXACT_PRODUCTS, SLOW_FUSIONS, Artifact
-from berth.backends.cpu.packing import Layout, pack
+from berth.backends.cpu.packing import pack
 from berth.backends.golden import check_golden_vectors
 from berth.backends.projection import open_projection
 from berth.backends.requested import check_finite, outputs_of, pooled, requested_by, results_of
@@ -59,7 +59,7 @@ class CpuEncoder:
 
     def __init__(self, artifact: Artifact, *, exact: bool = False) -> None:
         self.max_batch_tokens = MAX_BATCH_TOKENS
-        self._layout = Layout.of(artifact.manifest)
+        self._layout = artifact.manifest.layout
         self._project = open_projection(artifact)
         self._session = _open(artifact, exact=exact)
         self._inputs = [each.name for each in self._session.get_inputs()]

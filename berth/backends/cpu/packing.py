@@ -7,16 +7,14 @@ texts. A text alone needs no padding, and neither gather.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from berth.artifact import Manifest
 from berth.backends.near import chunks_of
 from berth.backends.positions import places_without_padding
-from berth.types import Encoding, Int32Array
+from berth.types import Encoding, Int32Array, Layout
 
 INPUTS: dict[str, list[str]] = {
     "input_ids": ["tokens"],
@@ -48,20 +46,6 @@ MOST_KEPT = 1024
 """Tokens of a batch whose layout is kept for the next of the same lengths; of 8,192 tokens it may be 4 MB."""
 
 Feeds = dict[str, NDArray[np.int32] | NDArray[np.float32] | NDArray[np.bool_]]
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What the network's kind decides of how a batch is laid out: fields of the manifest."""
-
-    heads: int
-    window: int | None = None
-    padding_id: int | None = None
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> "Layout":
-        """Read them off a manifest."""
-        return cls(manifest.heads, manifest.window, manifest.padding_id)
 
 
 def pack(encodings: Sequence[Encoding], layout: Layout) -> Feeds:

@@ -65,9 +65,8 @@ def layout(lengths: tuple[int, ...]) -> dict[str, NDArray[np.int32]]:
     }
 
 
-@lru_cache(maxsize=32)
 def near_layout(lengths: tuple[int, ...], window: int) -> dict[str, NDArray[np.int32] | NDArray[np.float32]]:
-    """Lay out the chunks of near attention: `NEAR_INPUTS`. Whoever reads the arrays must not write them."""
+    """Lay out the chunks of near attention: `NEAR_INPUTS`. They are not kept: of a large batch they are tens of MB."""
     of = np.array(lengths, dtype=np.int32)
     chunks = chunks_of(of, np.cumsum(of, dtype=np.int32) - of, window)
     bias = np.where(chunks.inside, np.float32(0), np.float32(UNREACHED))

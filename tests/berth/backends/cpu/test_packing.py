@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from berth.backends.cpu.packing import INPUTS, MASKED, Layout, pack
+from berth.backends.cpu.packing import INPUTS, MASKED, pack
 from berth.backends.near import CHUNK
-from berth.types import Encoding
+from berth.types import Encoding, Layout
 
 
 def encoding(*ids: int) -> Encoding:
